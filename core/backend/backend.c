@@ -1,0 +1,84 @@
+#include "core/backend/backend.h"
+
+#include "core/base/clock.h"
+#include "core/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+extern const struct backend_fns cpu_backend_fns;
+
+// One line per backend.
+static const struct backend_fns *const backends[] = {&cpu_backend_fns};
+
+enum status backend_open(const char *name, struct backend **out) {
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        if (strcmp(backends[i]->name, name) != 0) continue;
+        struct backend *backend = mem_new(1, sizeof *backend);
+        backend->fns = backends[i];
+        enum status status = backend->fns->open(backend);
+        if (status != STATUS_OK) {
+            free(backend);
+            return status;
+        }
+        *out = backend;
+        return STATUS_OK;
+    }
+    return status_set(STATUS_UNSUPPORTED, "--device %s: this build has no such device; use --device cpu", name);
+}
+
+void backend_close(struct backend *backend) {
+    if (!backend) return;
+    backend->fns->close(backend);
+    free(backend);
+}
+
+enum status backend_run(struct backend *backend, const struct op_call *call) {
+    const struct op_info *info = &op_infos[call->op];
+    const char *wrong = info->check(call);
+    REQUIRE(!wrong, wrong);
+    struct op_cost cost = op_cost(call);
+    backend->cost.flops += cost.flops;
+    backend->cost.bytes += cost.bytes;
+    backend->calls[call->op]++;
+    if (backend->dry) return STATUS_OK;
+    op_kernel *kernel = backend->fns->kernels[call->op];
+    if (!kernel) return status_set(STATUS_UNSUPPORTED, "device %s cannot run the op %s", backend->fns->name, info->name);
+    if (!backend->timing) return kernel(backend, call);
+    double start = clock_seconds();
+    enum status status = kernel(backend, call);
+    if (status == STATUS_OK) status = backend->fns->sync(backend);
+    backend->seconds[call->op] += clock_seconds() - start;
+    return status;
+}
+
+enum status backend_matrix_new(struct backend *backend, enum dtype dtype, int64_t rows, int64_t cols, const char *what,
+                               struct view *out) {
+    int64_t count, bytes;
+    if (__builtin_mul_overflow(rows, cols, &count) || __builtin_mul_overflow(count, dtype_bytes(dtype), &bytes))
+        return status_set(STATUS_NO_MEMORY, "out of memory: %s of %lld x %lld elements", what, (long long)rows, (long long)cols);
+    void *data = NULL;
+    enum status status = backend->fns->buffer_new(backend, bytes, what, &data);
+    if (status == STATUS_OK) *out = view_new(data, dtype, rows, cols);
+    return status;
+}
+
+void backend_matrix_free(struct backend *backend, struct view *view) {
+    if (view->data) backend->fns->buffer_free(backend, view->data);
+    *view = (struct view){0};
+}
+
+static int64_t view_bytes(struct view v) {
+    REQUIRE(view_is_contiguous(v), "only contiguous views are moved between host and device");
+    return view_count(v) * dtype_bytes(v.dtype);
+}
+
+enum status backend_write(struct backend *backend, struct view to, const void *host) {
+    return backend->fns->write(backend, to.data, host, view_bytes(to));
+}
+
+enum status backend_read(struct backend *backend, struct view from, void *host) {
+    return backend->fns->read(backend, host, from.data, view_bytes(from));
+}
+
+enum status backend_sync(struct backend *backend) { return backend->fns->sync(backend); }

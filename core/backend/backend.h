@@ -1,0 +1,67 @@
+// Where ops run: one table of functions per device.
+//
+//     struct backend *backend = NULL;
+//     TRY(backend_open("cpu", &backend));
+//     TRY(backend_run(backend, &(struct op_call){.op = OP_add, .in = {a, b}, .out = {y}}));
+//
+// backend_run is the only caller of kernels: it checks the call (a wrong one aborts, it is the caller's mistake), counts
+// its cost, and runs it. Work is queued in order on one stream; backend_read and backend_sync wait for it.
+//
+// A new backend is one folder with one `const struct backend_fns`, one line in backend.c. An op it lacks has a NULL
+// kernel and running it returns STATUS_UNSUPPORTED with the op's name.
+#ifndef DQ_CORE_BACKEND_BACKEND_H
+#define DQ_CORE_BACKEND_BACKEND_H
+
+#include "core/ops/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct backend;
+
+typedef enum status op_kernel(struct backend *backend, const struct op_call *call);
+
+struct backend_fns {
+    const char *name;
+    bool host_memory; // buffers can be read and written by host code between ops
+    enum status (*open)(struct backend *backend);
+    void (*close)(struct backend *backend);
+    enum status (*buffer_new)(struct backend *backend, int64_t bytes, const char *what, void **out);
+    void (*buffer_free)(struct backend *backend, void *buffer);
+    enum status (*write)(struct backend *backend, void *to, const void *host, int64_t bytes);
+    enum status (*read)(struct backend *backend, void *host, const void *from, int64_t bytes);
+    enum status (*sync)(struct backend *backend);
+    op_kernel *const *kernels; // [OP_COUNT]
+};
+
+struct backend {
+    const struct backend_fns *fns;
+    void *state;               // the backend's own
+    bool dry;                  // plan only: ops are checked and counted, nothing is computed
+    struct op_cost cost;       // sum over all calls since the last reset
+    double seconds[OP_COUNT];  // time per op, kept while `timing` is set (synchronous)
+    int64_t calls[OP_COUNT];
+    bool timing;
+};
+
+// STATUS_UNSUPPORTED for a device this build does not have, STATUS_DEVICE when it is not there.
+enum status backend_open(const char *name, struct backend **out);
+void backend_close(struct backend *backend); // accepts NULL
+
+enum status backend_run(struct backend *backend, const struct op_call *call);
+
+// A new contiguous buffer of the backend, 64-byte aligned, not zeroed. `what` names it in messages.
+enum status backend_matrix_new(struct backend *backend, enum dtype dtype, int64_t rows, int64_t cols, const char *what,
+                               struct view *out);
+void backend_matrix_free(struct backend *backend, struct view *view); // clears the view; accepts an empty one
+
+// Contiguous views only; host arrays have the dtype of the view.
+enum status backend_write(struct backend *backend, struct view to, const void *host);
+enum status backend_read(struct backend *backend, struct view from, void *host);
+enum status backend_sync(struct backend *backend);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

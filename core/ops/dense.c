@@ -1,0 +1,65 @@
+// Shape rules and costs of the dense ops: elementwise, products, reductions, optimizer.
+#include "core/ops/shape.h"
+
+const char *fill_check(const struct op_call *c) {
+    WANT(is_f32(c->out[0]), "fill: y is F32 [N, C]");
+    return NULL;
+}
+double fill_flops(const struct op_call *c) {
+    (void)c;
+    return 0;
+}
+
+const char *copy_check(const struct op_call *c) {
+    WANT(is_f32(c->in[0]) && is_f32(c->out[0]) && view_same_shape(c->in[0], c->out[0]), "copy: a, y are F32 [N, C]");
+    return NULL;
+}
+double copy_flops(const struct op_call *c) { return c->accumulate ? elements(c->out[0]) : 0; }
+
+const char *add_check(const struct op_call *c) {
+    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && is_f32(c->out[0]), "add: a, b, y are F32");
+    WANT(view_same_shape(c->in[0], c->out[0]) && view_same_shape(c->in[1], c->out[0]), "add: shapes differ");
+    return NULL;
+}
+double add_flops(const struct op_call *c) { return elements(c->out[0]); }
+
+static int64_t matmul_inner(const struct op_call *c) {
+    return c->params.matmul.transpose_a ? c->in[0].rows : c->in[0].cols;
+}
+
+const char *matmul_check(const struct op_call *c) {
+    const struct matmul_params *p = &c->params.matmul;
+    struct view a = c->in[0], b = c->in[1], y = c->out[0];
+    WANT(is_f32(a) && is_f32(b) && is_f32(y), "matmul: a, b, y are F32");
+    WANT(!(p->transpose_a && p->transpose_b), "matmul: at most one operand is transposed");
+    WANT((p->transpose_a ? a.cols : a.rows) == y.rows, "matmul: rows of op(a) and y differ");
+    WANT((p->transpose_b ? b.rows : b.cols) == y.cols, "matmul: columns of op(b) and y differ");
+    WANT((p->transpose_b ? b.cols : b.rows) == matmul_inner(c), "matmul: inner dimensions differ");
+    return NULL;
+}
+double matmul_flops(const struct op_call *c) { return 2 * elements(c->out[0]) * (double)matmul_inner(c); }
+
+const char *row_dot_check(const struct op_call *c) {
+    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && view_same_shape(c->in[0], c->in[1]), "row_dot: a, b are F32 [N, C]");
+    WANT(is_column(c->out[0], DTYPE_F64, c->in[0].rows), "row_dot: y is F64 [N, 1]");
+    return NULL;
+}
+double row_dot_flops(const struct op_call *c) { return 2 * elements(c->in[0]); }
+
+const char *sum_squares_check(const struct op_call *c) {
+    WANT(is_f32(c->in[0]), "sum_squares: a is F32 [N, C]");
+    WANT(is_column(c->out[0], DTYPE_F64, c->out[0].rows), "sum_squares: y is F64 [S, 1]");
+    WANT(c->in[0].rows % c->out[0].rows == 0, "sum_squares: S divides N");
+    return NULL;
+}
+double sum_squares_flops(const struct op_call *c) { return 2 * elements(c->in[0]); }
+
+const char *adamw_check(const struct op_call *c) {
+    const struct adamw_params *p = &c->params.adamw;
+    for (int i = 0; i < 4; i++)
+        WANT(is_f32(c->in[i]) && view_same_shape(c->in[i], c->in[0]), "adamw: p, m, v, g are F32 of one shape");
+    WANT(c->out[0].data == c->in[0].data, "adamw: p is updated in place");
+    WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1, "adamw: bad parameters");
+    return NULL;
+}
+double adamw_flops(const struct op_call *c) { return 14 * elements(c->in[0]); }

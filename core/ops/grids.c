@@ -1,0 +1,64 @@
+// Shape rules and costs of the ops on quantization grids.
+#include "core/ops/shape.h"
+
+#include "core/quant/grid.h"
+
+static bool is_scale(struct view scale, struct view w, const struct grid *grid) {
+    return grid && is_f32_shape(scale, w.rows, grid_groups(grid, w.cols));
+}
+
+static bool is_weight(struct view v, struct view w) { return is_f32(v) && view_same_shape(v, w); }
+
+const char *grid_scale_check(const struct op_call *c) {
+    WANT(is_f32(c->in[0]) && is_scale(c->out[0], c->in[0], c->params.grid), "grid_scale: w [O, I], scale [O, groups]");
+    return NULL;
+}
+double grid_scale_flops(const struct op_call *c) { return elements(c->in[0]); }
+
+#define WEIGHT_AND_SCALE(grid)                                                                                         \
+    WANT(is_f32(c->in[0]) && is_scale(c->in[1], c->in[0], grid), "w [O, I] and its scale [O, groups]");                \
+    WANT(is_weight(c->out[0], c->in[0]), "the output has the shape of w")
+
+const char *grid_offset_check(const struct op_call *c) {
+    WEIGHT_AND_SCALE(c->params.grid);
+    return NULL;
+}
+double grid_offset_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }
+
+const char *grid_interpolate_check(const struct op_call *c) {
+    WEIGHT_AND_SCALE(c->params.grid);
+    WANT(is_weight(c->in[2], c->in[0]), "grid_interpolate: x has the shape of w");
+    return NULL;
+}
+double grid_interpolate_flops(const struct op_call *c) { return 5 * elements(c->in[0]); }
+
+const char *grid_interpolate_grad_check(const struct op_call *c) {
+    WEIGHT_AND_SCALE(c->params.grid);
+    WANT(is_weight(c->in[2], c->in[0]), "grid_interpolate_grad: dy has the shape of w");
+    return NULL;
+}
+double grid_interpolate_grad_flops(const struct op_call *c) { return 5 * elements(c->in[0]); }
+
+const char *grid_round_check(const struct op_call *c) {
+    WEIGHT_AND_SCALE(c->params.grid);
+    WANT(is_weight(c->in[2], c->in[0]), "grid_round: x has the shape of w");
+    return NULL;
+}
+double grid_round_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }
+
+const char *grid_nearest_check(const struct op_call *c) {
+    WEIGHT_AND_SCALE(c->params.grid);
+    return NULL;
+}
+double grid_nearest_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }
+
+const char *clamp_pull_check(const struct op_call *c) {
+    const struct clamp_pull_params *p = &c->params.clamp_pull;
+    struct view g = c->in[0];
+    WANT(is_f32(g) && c->out[0].data == g.data && view_same_shape(g, c->out[0]), "clamp_pull: g is changed in place");
+    WANT(p->limit >= 0, "clamp_pull: limit >= 0");
+    if (p->strength == 0 && is_absent(c->in[1])) return NULL;
+    WANT(is_weight(c->in[1], g) && is_scale(c->in[2], g, p->grid), "clamp_pull: w [O, I] and its scale [O, groups]");
+    return NULL;
+}
+double clamp_pull_flops(const struct op_call *c) { return 7 * elements(c->in[0]); }

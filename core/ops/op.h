@@ -1,0 +1,140 @@
+// The ops: everything a backend must be able to do, and the exact meaning of each.
+//
+// A call names its inputs, outputs and parameters; backend_run (core/backend/backend.h) checks it against the shape rule
+// and runs the backend's kernel. Derivatives are ops themselves (x_grad: reverse, x_tangent: forward); how they are put
+// together is in core/graph. Views are F32 unless said otherwise; `=` overwrites the output, `+=` when
+// params.accumulate is set. Inputs and outputs do not overlap except where an op says "in place".
+//
+// Dimension letters: N rows (tokens), T tokens per sequence (sequences lie one after another, N = B * T), C width, H
+// query heads, K key/value heads, d head width, I width inside the MLP, V vocabulary, O x I' weight matrix.
+//
+// op                 in                                              out                       meaning
+// fill               -                                               y [N, C]                  y = value
+// copy               a [N, C]                                        y [N, C]                  y (+)= a
+// add                a, b [N, C]                                     y [N, C]                  y = a + b; y may be a or b
+// matmul             a, b                                            y [N, C]                  y (+)= op(a) op(b), op = transpose on request
+// embedding          table [V, C], tokens [N, 1] I32                 y [N, C]                  y_n = table[tokens_n]
+// embedding_grad     dy [N, C], tokens [N, 1] I32                    dtable [V, C]             dtable[tokens_n] += dy_n, n ascending (always adds)
+// rmsnorm            x [N, C], gain [1, C]                           y [N, C], rstd [N, 1]     rstd = (mean_c x^2 + eps)^(-1/2), y = x rstd gain
+// rmsnorm_grad       x, gain, rstd, dy                               dx [N, C]                 dx (+)= rstd (u - xh mean_c(u xh)), u = dy gain, xh = x rstd
+// rmsnorm_gain_grad  x, rstd, dy                                     dgain [S, C]              row s (+)= sum of dy xh over its N / S consecutive rows
+// rmsnorm_tangent    x, gain, rstd, xd [N, C], gaind [1, C] or none  yd [N, C]                 yd = rstd (xd - xh mean(xd xh)) gain + xh gaind
+// rope               x [N, heads d] in place, cos, sin [>=T, d/2]    x                         rotates (x_i, x_{i+d/2}) by the angle of position offset + n mod T; inverse: by minus it
+// attention          qkv [N, (H + 2K) d]                             o [N, H d], lse [N, H]    causal softmax(q k^T scale) v per head; lse = log sum exp of scaled scores
+// attention_grad     qkv, o, lse, do [N, H d]                        dqkv [N, (H + 2K) d]      =
+// attention_tangent  qkv, o, lse, qkvd                               od [N, H d]               directional derivative along qkvd
+// attention_cached   q [n, H d], k, v [>= past + n, K d]             o [n, H d]                query i is at position past + i of one sequence
+// swiglu             gu [N, 2I]: gate | up                           h [N, I]                  h = silu(gate) up, silu(g) = g / (1 + e^-g)
+// swiglu_grad        gu, dh [N, I]                                   dgu [N, 2I]               =
+// swiglu_tangent     gu, gud [N, 2I]                                 hd [N, I]                 =
+// cross_entropy      logits [N, V] changed, targets [N, 1] I32       loss [N, 1] F64           loss = lse - logit[target]; target -1: 0. With gradient: logits = weight (softmax - onehot), 0 for target -1
+// kl_divergence      teacher [N, V], student [N, V] changed          kl [N, 1] F64, agree [N, 1] I32 or none
+//                                                                                              kl = sum_v p log(p / q); agree = first argmax equal. With gradient: student = weight (q - p)
+// row_dot            a, b [N, C]                                     y [N, 1] F64              y_n = factor sum_c a b
+// sum_squares        a [N, C]                                        y [S, 1] F64              row s (+)= sum of squares of its N / S consecutive rows
+//
+// Weights on a quantization grid (core/quant/grid.h): weights w [O, I'], scale [O, groups]; down <= w <= up are the
+// neighbours of w, equal where w is on the grid or outside its range.
+// grid_scale         w                                               scale [O, groups]         scale of each group, rounded to fp16
+// grid_offset        w, scale                                        y [O, I']                 (w - down) / (up - down); 1/2 where up = down
+// grid_interpolate   w, scale, x [O, I']                             y [O, I']                 down (1 - x) + up x
+// grid_interpolate_grad  w, scale, dy                                dx [O, I']                dx (+)= dy (up - down)
+// grid_round         w, scale, x                                     y [O, I']                 up where x > 1/2, else down
+// grid_nearest       w, scale                                        y [O, I']                 nearer neighbour of w, the lower one in a tie
+// clamp_pull         g [O, I'] in place, w, scale                    g                         g = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset;
+//                                                                                              strength = 0: w, scale may be none. limit 0 = no clamp
+// adamw              p, m, v in place, g  [O, I']                    p                         decoupled weight decay, bias-corrected, then clamped to [low, high]
+#ifndef DQ_CORE_OPS_OP_H
+#define DQ_CORE_OPS_OP_H
+
+#include "core/tensor/view.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct grid;
+
+enum op {
+#define OP(name) OP_##name,
+#include "core/ops/op_list.h"
+#undef OP
+    OP_COUNT
+};
+
+enum { OP_INPUTS = 5, OP_OUTPUTS = 2 };
+
+struct matmul_params {
+    bool transpose_a, transpose_b; // op(a) is [rows of y, k], op(b) is [k, cols of y]
+};
+
+struct rope_params {
+    int64_t seq_len, offset, heads, head_dim;
+    bool inverse;
+};
+
+struct attention_params {
+    int64_t seq_len;  // T; attention_cached: unused
+    int64_t past;     // attention_cached: keys before the first query
+    int64_t window;   // keys each query sees, itself included; 0 = all earlier ones
+    int64_t heads, kv_heads, head_dim;
+    double scale;     // of the scores, head_dim^(-1/2)
+};
+
+struct loss_params {
+    bool gradient;
+    double weight; // factor of the gradient
+};
+
+struct clamp_pull_params {
+    const struct grid *grid;
+    double factor, limit, strength;
+};
+
+struct adamw_params {
+    double rate, beta1, beta2, eps, decay;
+    int64_t step; // 1 for the first update
+    double low, high; // -INFINITY, INFINITY for no projection
+};
+
+union op_params {
+    double value; // fill
+    double factor; // row_dot
+    double eps; // rmsnorm
+    struct matmul_params matmul;
+    struct rope_params rope;
+    struct attention_params attention;
+    struct loss_params loss;
+    const struct grid *grid; // grid_*
+    struct clamp_pull_params clamp_pull;
+    struct adamw_params adamw;
+};
+
+struct op_call {
+    enum op op;
+    bool accumulate;
+    struct view in[OP_INPUTS]; // unused ones have rows = 0
+    struct view out[OP_OUTPUTS];
+    union op_params params;
+};
+
+struct op_cost {
+    double flops; // multiplications and additions, two per multiply-add
+    double bytes; // least traffic: every input read once, every output written once
+};
+
+struct op_info {
+    const char *name;
+    // NULL when shapes, dtypes and parameters fit, else what is wrong.
+    const char *(*check)(const struct op_call *call);
+    double (*flops)(const struct op_call *call);
+};
+
+extern const struct op_info op_infos[OP_COUNT];
+
+struct op_cost op_cost(const struct op_call *call);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
