@@ -1,0 +1,14 @@
+// NumPy's .npy files, format 1.0: numpy.load reads them, so do Julia, R and C++ libraries.
+#ifndef DQ_DATA_NPY_H
+#define DQ_DATA_NPY_H
+
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+enum npy_type { NPY_F32, NPY_F64, NPY_I64 };
+
+// values [rows, cols], row-major; cols = 0 writes the one-dimensional array [rows]. The file appears complete or not at all.
+enum status npy_write(const char *path, enum npy_type type, const void *values, int64_t rows, int64_t cols);
+
+#endif
