@@ -1,0 +1,241 @@
+#include "core/graph/layers.h"
+
+static enum status run(struct step *step, struct op_call call) { return backend_run(step_backend(step), &call); }
+
+static bool weight_asks(const struct weight *weight) { return weight->sink != NULL; }
+static bool has_direction(const struct weight *weight) { return weight->direction.rows > 0; }
+
+// ---- embedding ----
+
+static enum status embedding_reverse(struct step *step, struct node *node) {
+    struct weight *table = node->weight;
+    return weight_asks(table) ? table->sink->table(table->sink, step, table, node->out->grad, node->saved[0]) : STATUS_OK;
+}
+
+enum status record_embedding(struct step *step, struct weight *table, struct view tokens, struct value **y) {
+    enum status status = STATUS_OK;
+    TRY(step_value(step, tokens.rows, table->cols, weight_asks(table), y));
+    TRY(run(step, (struct op_call){.op = OP_embedding, .in = {table->stored, tokens}, .out = {(*y)->data}}));
+    if (has_direction(table)) {
+        TRY(step_tangent(step, *y));
+        TRY(run(step, (struct op_call){.op = OP_embedding, .in = {table->direction, tokens}, .out = {(*y)->tangent}}));
+    }
+    step_append(step, (struct node){.reverse = embedding_reverse, .out = *y, .weight = table, .saved = {tokens}});
+done:
+    return status;
+}
+
+// ---- rmsnorm ----
+
+static enum status rmsnorm_reverse(struct step *step, struct node *node) {
+    enum status status = STATUS_OK;
+    struct value *x = node->in[0];
+    struct weight *gain = node->weight;
+    struct view rstd = node->saved[0], dy = node->out->grad;
+    if (weight_asks(gain)) TRY(gain->sink->gain(gain->sink, step, gain, dy, x->data, rstd));
+    if (x->needs_grad) {
+        struct view dx;
+        bool accumulate;
+        TRY(step_grad(step, x, &dx, &accumulate));
+        TRY(run(step, (struct op_call){.op = OP_rmsnorm_grad, .accumulate = accumulate,
+                                       .in = {x->data, gain->stored, rstd, dy}, .out = {dx}}));
+    }
+done:
+    return status;
+}
+
+enum status record_rmsnorm(struct step *step, struct value *x, struct weight *gain, double eps, struct value **y) {
+    enum status status = STATUS_OK;
+    struct view rstd;
+    TRY(step_value(step, x->data.rows, x->data.cols, x->needs_grad || weight_asks(gain), y));
+    TRY(step_take(step, DTYPE_F32, x->data.rows, 1, &rstd));
+    TRY(run(step, (struct op_call){.op = OP_rmsnorm, .in = {x->data, gain->stored}, .out = {(*y)->data, rstd}, .params.eps = eps}));
+    if (x->has_tangent) {
+        TRY(step_tangent(step, *y));
+        TRY(run(step, (struct op_call){.op = OP_rmsnorm_tangent, .in = {x->data, gain->stored, rstd, x->tangent, gain->direction},
+                                       .out = {(*y)->tangent}}));
+    }
+    if ((*y)->needs_grad)
+        step_append(step, (struct node){.reverse = rmsnorm_reverse, .in = {x}, .out = *y, .weight = gain, .saved = {rstd}});
+done:
+    return status;
+}
+
+// ---- linear ----
+
+static enum status product(struct step *step, struct view x, struct view w, struct view y, bool accumulate) {
+    return run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {x, w}, .out = {y},
+                                      .params.matmul.transpose_b = true});
+}
+
+// y (+)= x W^T and yd (+)= xd W^T + x Wd^T.
+static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
+                                  struct view yd, bool accumulate) {
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view w;
+    TRY(weight_value(step, weight, &w));
+    TRY(product(step, x->data, w, y, accumulate));
+    if (yd.rows) {
+        if (x->has_tangent) TRY(product(step, x->tangent, w, yd, accumulate));
+        else if (!accumulate) TRY(run(step, (struct op_call){.op = OP_fill, .out = {yd}, .params.value = 0}));
+        if (has_direction(weight)) TRY(product(step, x->data, weight->direction, yd, true));
+    }
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy) {
+    enum status status = STATUS_OK;
+    if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data));
+    if (x->needs_grad) {
+        struct view dx, w;
+        bool accumulate;
+        TRY(step_grad(step, x, &dx, &accumulate));
+        struct step_mark mark = step_mark(step);
+        TRY(weight_value(step, weight, &w));
+        TRY(run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {dy, w}, .out = {dx}}));
+        step_release(step, mark);
+    }
+done:
+    return status;
+}
+
+static enum status linear_reverse(struct step *step, struct node *node) {
+    struct view dy = view_cols(node->out->grad, node->column, node->weight->rows);
+    return linear_reverse_part(step, node->in[0], node->weight, dy);
+}
+
+enum status record_linear(struct step *step, struct value *x, struct weight *weight, struct value *y, int64_t column) {
+    enum status status = STATUS_OK;
+    struct view part = view_cols(y->data, column, weight->rows), tangent = {0};
+    if (x->has_tangent || has_direction(weight)) {
+        REQUIRE(column == 0 || y->has_tangent, "the first columns decide whether the value has a tangent");
+        TRY(step_tangent(step, y));
+    }
+    if (y->has_tangent) tangent = view_cols(y->tangent, column, weight->rows);
+    TRY(linear_forward(step, x, weight, part, tangent, false));
+    if (x->needs_grad || weight_asks(weight))
+        step_append(step, (struct node){.reverse = linear_reverse, .in = {x}, .out = y, .weight = weight, .column = column});
+done:
+    return status;
+}
+
+static enum status linear_residual_reverse(struct step *step, struct node *node) {
+    enum status status = linear_reverse_part(step, node->in[0], node->weight, node->out->grad);
+    if (status == STATUS_OK) status = step_grad_pass(step, node->out, node->in[1]);
+    return status;
+}
+
+// The tangent of a residual sum starts as the residual's, zero where it has none.
+static enum status residual_tangent(struct step *step, struct value *residual, struct value *y) {
+    enum status status = STATUS_OK;
+    if (step_may_overwrite(step) && residual->has_tangent) {
+        y->tangent = residual->tangent;
+        y->has_tangent = true;
+        return STATUS_OK;
+    }
+    TRY(step_tangent(step, y));
+    if (residual->has_tangent) TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->tangent}, .out = {y->tangent}}));
+    else TRY(run(step, (struct op_call){.op = OP_fill, .out = {y->tangent}, .params.value = 0}));
+done:
+    return status;
+}
+
+enum status record_linear_residual(struct step *step, struct value *x, struct weight *weight, struct value *residual,
+                                   struct value **out) {
+    enum status status = STATUS_OK;
+    struct value *y = NULL;
+    bool needs_grad = x->needs_grad || residual->needs_grad || weight_asks(weight);
+    if (step_may_overwrite(step)) y = step_input(step, residual->data);
+    else {
+        TRY(step_value(step, residual->data.rows, residual->data.cols, needs_grad, &y));
+        TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->data}, .out = {y->data}}));
+    }
+    if (x->has_tangent || residual->has_tangent || has_direction(weight)) TRY(residual_tangent(step, residual, y));
+    TRY(linear_forward(step, x, weight, y->data, y->tangent, true));
+    if (y->needs_grad)
+        step_append(step, (struct node){.reverse = linear_residual_reverse, .in = {x, residual}, .out = y, .weight = weight});
+    *out = y;
+done:
+    return status;
+}
+
+// ---- rope ----
+
+static enum status rotate(struct step *step, struct view x, struct view cos, struct view sin, struct rope_params params) {
+    x = view_cols(x, 0, params.heads * params.head_dim);
+    return run(step, (struct op_call){.op = OP_rope, .in = {x, cos, sin}, .out = {x}, .params.rope = params});
+}
+
+static enum status rope_reverse(struct step *step, struct node *node) {
+    struct rope_params params = node->params.rope;
+    params.inverse = !params.inverse;
+    return rotate(step, node->out->grad, node->saved[0], node->saved[1], params);
+}
+
+enum status record_rope(struct step *step, struct value *x, struct view cos, struct view sin, struct rope_params params) {
+    enum status status = STATUS_OK;
+    TRY(rotate(step, x->data, cos, sin, params));
+    if (x->has_tangent) TRY(rotate(step, x->tangent, cos, sin, params));
+    if (x->needs_grad)
+        step_append(step, (struct node){.reverse = rope_reverse, .out = x, .saved = {cos, sin}, .params.rope = params});
+done:
+    return status;
+}
+
+// ---- attention ----
+
+static enum status attention_reverse(struct step *step, struct node *node) {
+    enum status status = STATUS_OK;
+    struct view dqkv;
+    TRY(step_seed(step, node->in[0], &dqkv));
+    TRY(run(step, (struct op_call){.op = OP_attention_grad,
+                                   .in = {node->in[0]->data, node->out->data, node->saved[0], node->out->grad},
+                                   .out = {dqkv}, .params.attention = node->params.attention}));
+done:
+    return status;
+}
+
+enum status record_attention(struct step *step, struct value *qkv, struct attention_params params, struct value **o) {
+    enum status status = STATUS_OK;
+    struct view lse;
+    TRY(step_value(step, qkv->data.rows, params.heads * params.head_dim, qkv->needs_grad, o));
+    TRY(step_take(step, DTYPE_F32, qkv->data.rows, params.heads, &lse));
+    TRY(run(step, (struct op_call){.op = OP_attention, .in = {qkv->data}, .out = {(*o)->data, lse}, .params.attention = params}));
+    if (qkv->has_tangent) {
+        TRY(step_tangent(step, *o));
+        TRY(run(step, (struct op_call){.op = OP_attention_tangent, .in = {qkv->data, (*o)->data, lse, qkv->tangent},
+                                       .out = {(*o)->tangent}, .params.attention = params}));
+    }
+    if (qkv->needs_grad)
+        step_append(step, (struct node){.reverse = attention_reverse, .in = {qkv}, .out = *o, .saved = {lse},
+                                        .params.attention = params});
+done:
+    return status;
+}
+
+// ---- swiglu ----
+
+static enum status swiglu_reverse(struct step *step, struct node *node) {
+    enum status status = STATUS_OK;
+    struct view dgu;
+    TRY(step_seed(step, node->in[0], &dgu));
+    TRY(run(step, (struct op_call){.op = OP_swiglu_grad, .in = {node->in[0]->data, node->out->grad}, .out = {dgu}}));
+done:
+    return status;
+}
+
+enum status record_swiglu(struct step *step, struct value *gu, struct value **h) {
+    enum status status = STATUS_OK;
+    TRY(step_value(step, gu->data.rows, gu->data.cols / 2, gu->needs_grad, h));
+    TRY(run(step, (struct op_call){.op = OP_swiglu, .in = {gu->data}, .out = {(*h)->data}}));
+    if (gu->has_tangent) {
+        TRY(step_tangent(step, *h));
+        TRY(run(step, (struct op_call){.op = OP_swiglu_tangent, .in = {gu->data, gu->tangent}, .out = {(*h)->tangent}}));
+    }
+    if (gu->needs_grad) step_append(step, (struct node){.reverse = swiglu_reverse, .in = {gu}, .out = *h});
+done:
+    return status;
+}

@@ -1,0 +1,74 @@
+#include "core/graph/weight.h"
+
+static enum op weight_op(enum weight_form form) {
+    switch (form) {
+    case WEIGHT_INTERPOLATED: return OP_grid_interpolate;
+    case WEIGHT_ROUNDED: return OP_grid_round;
+    case WEIGHT_STRAIGHT: return OP_grid_nearest;
+    case WEIGHT_STORED: break;
+    }
+    REQUIRE(0, "no op for this form");
+    return OP_COUNT;
+}
+
+enum status weight_value(struct step *step, const struct weight *weight, struct view *out) {
+    if (weight->form == WEIGHT_STORED) {
+        *out = weight->stored;
+        return STATUS_OK;
+    }
+    enum status status = step_take(step, DTYPE_F32, weight->rows, weight->cols, out);
+    if (status != STATUS_OK) return status;
+    struct view base = weight->form == WEIGHT_STRAIGHT ? weight->x : weight->stored;
+    struct op_call call = {
+        .op = weight_op(weight->form),
+        .in = {base, weight->scale, weight->x},
+        .out = {*out},
+        .params.grid = weight->grid,
+    };
+    if (weight->form == WEIGHT_STRAIGHT) call.in[2] = (struct view){0};
+    return backend_run(step_backend(step), &call);
+}
+
+static enum status product_grad(struct step *step, struct view dy, struct view x, struct view grad, bool accumulate) {
+    return backend_run(step_backend(step), &(struct op_call){
+        .op = OP_matmul, .accumulate = accumulate, .in = {dy, x}, .out = {grad}, .params.matmul.transpose_a = true});
+}
+
+enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
+                             struct view grad, bool accumulate) {
+    REQUIRE(weight->form != WEIGHT_ROUNDED, "a rounded weight has no gradient");
+    if (weight->form != WEIGHT_INTERPOLATED) return product_grad(step, dy, x, grad, accumulate);
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view value_grad;
+    TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &value_grad));
+    TRY(product_grad(step, dy, x, value_grad, false));
+    TRY(backend_run(step_backend(step), &(struct op_call){
+        .op = OP_grid_interpolate_grad, .accumulate = accumulate,
+        .in = {weight->stored, weight->scale, value_grad}, .out = {grad}, .params.grid = weight->grid}));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status accumulate_product(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                                      struct view x) {
+    (void)sink;
+    return weight_pull_back(step, weight, dy, x, weight->grad, true);
+}
+
+static enum status accumulate_gain(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                                   struct view x, struct view rstd) {
+    (void)sink;
+    return backend_run(step_backend(step), &(struct op_call){
+        .op = OP_rmsnorm_gain_grad, .accumulate = true, .in = {x, rstd, dy}, .out = {weight->grad}});
+}
+
+static enum status accumulate_table(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                                    struct view tokens) {
+    (void)sink;
+    return backend_run(step_backend(step), &(struct op_call){
+        .op = OP_embedding_grad, .in = {dy, tokens}, .out = {weight->grad}});
+}
+
+struct grad_sink accumulate_sink = {accumulate_product, accumulate_gain, accumulate_table};

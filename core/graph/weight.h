@@ -1,0 +1,81 @@
+// Weights are expressions: what a layer multiplies by is made, when it is needed, from what is stored. One network
+// serves as the original, the interpolated and the rounded model; no second copy of anything is kept.
+//
+//     form                  value                            what a gradient of the value means for the variables
+//     WEIGHT_STORED         stored                           stored: itself
+//     WEIGHT_INTERPOLATED   down (1 - x) + up x              x: times (up - down)
+//     WEIGHT_ROUNDED        up where x > 1/2, else down      none
+//     WEIGHT_STRAIGHT       nearest grid point of x          x (latent weights): itself, as if rounding were the identity
+//
+// down and up are the neighbours of `stored` on the grid; `scale` belongs to it. For WEIGHT_STRAIGHT x holds latent weights
+// of the size of weights, and down, up are theirs.
+#ifndef DQ_CORE_GRAPH_WEIGHT_H
+#define DQ_CORE_GRAPH_WEIGHT_H
+
+#include "core/graph/step.h"
+#include "core/quant/grid.h"
+
+enum weight_form { WEIGHT_STORED, WEIGHT_INTERPOLATED, WEIGHT_ROUNDED, WEIGHT_STRAIGHT };
+
+struct grad_sink;
+
+struct weight {
+    char *name;              // of the tensor in the checkpoint
+    int64_t rows, cols;      // [out, in]; a vector is [1, n]
+    bool is_linear;          // a matrix inside a layer: what rounding methods round
+    int64_t index;           // position among the weights of its network: stream of its random numbers
+    struct view stored;      // [rows, cols]
+    enum dtype file_dtype;   // how the checkpoint stores it
+    enum weight_form form;
+    const struct grid *grid; // NULL = not quantized
+    struct view scale;       // [rows, groups] with a grid
+    struct view x;           // [rows, cols] variables, see above
+    struct view grad;        // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink
+    struct view direction;   // [rows, cols] tangent of the value in forward mode; empty = zero
+    struct grad_sink *sink;  // receives the gradient of the value; NULL = nobody asks for it
+};
+
+// The value as a view that lives until the current mark is released (stored: for ever). Between uses it is made anew:
+// a layer's value costs one pass over its weights, its products N passes.
+enum status weight_value(struct step *step, const struct weight *weight, struct view *out);
+
+// grad (+)= the gradient with respect to the variables, given the factors of the gradient of the value:
+// dy [N, out], x [N, in], d value = dy^T x.
+enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
+                             struct view grad, bool accumulate);
+
+// A gradient sink decides what becomes of the factors of a weight's gradient. It must have used the views when it
+// returns. One sample is step_options.seq_len consecutive rows. A weight that two layers share gets two calls.
+struct grad_sink {
+    // value [out, in] of a product: dy [N, out], x [N, in]; the gradient is dy^T x.
+    enum status (*product)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy, struct view x);
+    // gain [1, C] of a norm: the gradient is the sum over rows of dy x rstd.
+    enum status (*gain)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy, struct view x,
+                        struct view rstd);
+    // table [V, C] of an embedding: row tokens_n of the gradient gets dy_n.
+    enum status (*table)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                         struct view tokens);
+};
+
+// Adds every gradient to weight.grad, which the caller has zeroed. For training and for DiscQuant. Stateless.
+extern struct grad_sink accumulate_sink;
+
+// Exact per-sample squared norms of the gradients with respect to the value, summed over the weights that have this sink.
+//   norms [samples]  fp64, host; zeroed by norm_sink_begin, complete after norm_sink_end.
+// A weight used by two layers (tied embedding and head) counts once, with the sum of both parts: its per-sample
+// gradients are held as a dense matrix per sample until norm_sink_end. Untied tables are scattered sample by sample.
+struct norm_sink {
+    struct grad_sink sink;
+    struct backend *backend;
+    int64_t samples;
+    double *norms;
+    const struct weight *shared; // weight that two layers use, or NULL
+    struct view shared_grad;     // [samples * rows, cols]
+};
+
+enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared, struct norm_sink **out);
+void norm_sink_free(struct norm_sink *sink); // accepts NULL
+enum status norm_sink_begin(struct norm_sink *sink);
+enum status norm_sink_end(struct norm_sink *sink, struct step *step);
+
+#endif

@@ -1,0 +1,115 @@
+// The end of the network: logits and losses, a few rows at a time, so that no [N, V] matrix ever exists.
+#include "core/nn/transformer.h"
+
+// Logits of one model for that many elements are held at once: small enough for a processor's cache.
+enum { CHUNK_ELEMENTS = 2 << 20, CHUNK_ROWS_LEAST = 64 };
+
+static int64_t chunk_rows(const struct transformer *model, const struct step *step, int64_t rows) {
+    int64_t n = CHUNK_ELEMENTS / model->config.vocab, seq_len = step_options(step)->seq_len;
+    if (n < CHUNK_ROWS_LEAST) n = CHUNK_ROWS_LEAST;
+    // Sinks see whole samples.
+    if (model->head->sink && seq_len > 0) n = n < seq_len ? seq_len : n / seq_len * seq_len;
+    return n < rows ? n : rows;
+}
+
+enum status transformer_logits(struct transformer *model, struct step *step, struct view hidden, struct view logits) {
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view w;
+    TRY(weight_value(step, model->head, &w));
+    TRY(backend_run(model->backend, &(struct op_call){
+        .op = OP_matmul, .in = {hidden, w}, .out = {logits}, .params.matmul.transpose_b = true}));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static struct view part(struct view v, int64_t first, int64_t n) { return v.rows ? view_rows(v, first, n) : v; }
+
+static enum status cross_entropy(struct transformer *model, struct view logits, struct view targets, struct view loss,
+                                 struct loss_params params) {
+    return backend_run(model->backend, &(struct op_call){
+        .op = OP_cross_entropy, .in = {logits, targets}, .out = {loss}, .params.loss = params});
+}
+
+// Directional derivative of each row's loss: <d loss / d logits, logits tangent>, with the gradient in `logits`.
+static enum status loss_tangent(struct transformer *model, struct step *step, struct value *hidden, struct view h,
+                                int64_t first, struct view gradient, double weight, struct view out) {
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view tangent;
+    TRY(step_take(step, DTYPE_F32, gradient.rows, gradient.cols, &tangent));
+    TRY(transformer_logits(model, step, view_rows(hidden->tangent, first, h.rows), tangent));
+    if (model->head->direction.rows)
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_matmul, .accumulate = true, .in = {h, model->head->direction},
+                                                          .out = {tangent}, .params.matmul.transpose_b = true}));
+    TRY(backend_run(model->backend, &(struct op_call){
+        .op = OP_row_dot, .in = {gradient, tangent}, .out = {out}, .params.factor = 1 / weight}));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+// Sends the gradient with respect to the logits on to the hidden states and to the head.
+static enum status logits_reverse(struct transformer *model, struct step *step, struct value *hidden, struct view h,
+                                  int64_t first, struct view dlogits) {
+    enum status status = STATUS_OK;
+    struct weight *head = model->head;
+    if (head->sink) TRY(head->sink->product(head->sink, step, head, dlogits, h));
+    if (hidden->needs_grad) {
+        struct view w;
+        TRY(weight_value(step, head, &w));
+        TRY(backend_run(model->backend, &(struct op_call){
+            .op = OP_matmul, .in = {dlogits, w}, .out = {view_rows(hidden->grad, first, h.rows)}}));
+    }
+done:
+    return status;
+}
+
+static enum status loss_rows(struct transformer *model, struct step *step, struct value *hidden,
+                             const struct transformer_loss *loss, int64_t first, int64_t n) {
+    enum status status = STATUS_OK;
+    bool differentiate = loss->gradient_weight != 0 || loss->tangent.rows, has_teacher = loss->teacher.rows;
+    struct loss_params with = {.gradient = differentiate, .weight = loss->gradient_weight != 0 ? loss->gradient_weight : 1};
+    struct loss_params without = {0};
+    struct view h = view_rows(hidden->data, first, n), targets = part(loss->targets, first, n);
+    struct view logits, teacher;
+    TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &logits));
+    TRY(transformer_logits(model, step, h, logits));
+    if (loss->cross_entropy.rows)
+        TRY(cross_entropy(model, logits, targets, part(loss->cross_entropy, first, n), has_teacher ? without : with));
+    if (has_teacher) {
+        TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &teacher));
+        struct transformer *other = loss->teacher_model ? loss->teacher_model : model;
+        TRY(transformer_logits(other, step, view_rows(loss->teacher, first, n), teacher));
+        if (loss->cross_entropy_teacher.rows)
+            TRY(cross_entropy(model, teacher, targets, part(loss->cross_entropy_teacher, first, n), without));
+        TRY(backend_run(model->backend, &(struct op_call){
+            .op = OP_kl_divergence, .in = {teacher, logits}, .out = {part(loss->kl, first, n), part(loss->agree, first, n)},
+            .params.loss = with}));
+    }
+    if (loss->tangent.rows)
+        TRY(loss_tangent(model, step, hidden, h, first, logits, with.weight, part(loss->tangent, first, n)));
+    if (loss->gradient_weight != 0) TRY(logits_reverse(model, step, hidden, h, first, logits));
+done:
+    return status;
+}
+
+enum status transformer_loss(struct transformer *model, struct step *step, struct value *hidden,
+                             const struct transformer_loss *loss) {
+    enum status status = STATUS_OK;
+    int64_t rows = hidden->data.rows, chunk = chunk_rows(model, step, rows);
+    REQUIRE(loss->teacher.rows ? loss->kl.rows == rows : loss->cross_entropy.rows == rows, "a loss per row");
+    REQUIRE(!loss->tangent.rows || hidden->has_tangent, "directions give the hidden states a tangent");
+    if (loss->gradient_weight != 0 && hidden->needs_grad) {
+        struct view grad;
+        TRY(step_seed(step, hidden, &grad));
+    }
+    for (int64_t first = 0; first < rows; first += chunk) {
+        struct step_mark mark = step_mark(step);
+        TRY(loss_rows(model, step, hidden, loss, first, first + chunk < rows ? chunk : rows - first));
+        step_release(step, mark);
+    }
+done:
+    return status;
+}

@@ -1,0 +1,336 @@
+#include "core/nn/transformer.h"
+
+#include "core/base/mem.h"
+#include "core/nn/rope.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- construction ----
+
+// What fills a buffer of a layer, and how many rows each matrix has there, by architecture.
+enum part { PART_QKV, PART_GATE_UP };
+
+static int layer_parts(const struct transformer_config *c, enum part part, const char *names[3], int64_t rows[3]) {
+    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, i = c->intermediate;
+    bool fused = c->architecture == ARCHITECTURE_PHI3;
+    if (part == PART_QKV && fused) return names[0] = "self_attn.qkv_proj", rows[0] = q + 2 * kv, 1;
+    if (part == PART_GATE_UP && fused) return names[0] = "mlp.gate_up_proj", rows[0] = 2 * i, 1;
+    if (part == PART_QKV) {
+        names[0] = "self_attn.q_proj", names[1] = "self_attn.k_proj", names[2] = "self_attn.v_proj";
+        rows[0] = q, rows[1] = rows[2] = kv;
+        return 3;
+    }
+    names[0] = "mlp.gate_proj", names[1] = "mlp.up_proj";
+    rows[0] = rows[1] = i;
+    return 2;
+}
+
+static struct weight *add_weight(struct transformer *model, char *name, int64_t rows, int64_t cols, bool is_linear) {
+    struct weight *weight = &model->weights[model->n_weights];
+    *weight = (struct weight){.name = name, .rows = rows, .cols = cols, .is_linear = is_linear, .index = model->n_weights};
+    model->n_weights++;
+    return weight;
+}
+
+static struct weight *add_layer_weight(struct transformer *model, int64_t l, const char *part, int64_t rows, int64_t cols) {
+    return add_weight(model, mem_format("model.layers.%lld.%s.weight", (long long)l, part), rows, cols, rows > 1);
+}
+
+static void add_layer(struct transformer *model, int64_t l) {
+    const struct transformer_config *c = &model->config;
+    struct layer *layer = &model->layers[l];
+    const char *names[3];
+    int64_t rows[3];
+    layer->attention_norm = add_layer_weight(model, l, "input_layernorm", 1, c->hidden);
+    int n = layer_parts(c, PART_QKV, names, rows);
+    for (int i = 0; i < n; i++) layer->qkv[i] = add_layer_weight(model, l, names[i], rows[i], c->hidden);
+    layer->o = add_layer_weight(model, l, "self_attn.o_proj", c->hidden, c->heads * c->head_dim);
+    layer->mlp_norm = add_layer_weight(model, l, "post_attention_layernorm", 1, c->hidden);
+    n = layer_parts(c, PART_GATE_UP, names, rows);
+    for (int i = 0; i < n; i++) layer->gate_up[i] = add_layer_weight(model, l, names[i], rows[i], c->hidden);
+    layer->down = add_layer_weight(model, l, "mlp.down_proj", c->hidden, c->intermediate);
+}
+
+static void add_weights(struct transformer *model) {
+    const struct transformer_config *c = &model->config;
+    enum { PER_LAYER = 9, OTHERS = 3 };
+    model->weights = mem_new((size_t)(c->layers * PER_LAYER + OTHERS), sizeof *model->weights);
+    model->layers = mem_new((size_t)c->layers, sizeof *model->layers);
+    model->embedding = add_weight(model, mem_string("model.embed_tokens.weight"), c->vocab, c->hidden, false);
+    for (int64_t l = 0; l < c->layers; l++) add_layer(model, l);
+    model->final_norm = add_weight(model, mem_string("model.norm.weight"), 1, c->hidden, false);
+    model->head = c->tied ? model->embedding : add_weight(model, mem_string("lm_head.weight"), c->vocab, c->hidden, false);
+}
+
+static enum status load_weight(struct transformer *model, struct tensor_source source, struct weight *weight) {
+    enum status status = STATUS_OK;
+    void *host = NULL;
+    TRY(backend_matrix_new(model->backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &weight->stored));
+    if (model->backend->fns->host_memory) {
+        TRY(source.read(source.self, weight->name, weight->rows, weight->cols, weight->stored.data, &weight->file_dtype));
+    } else {
+        TRY(mem_buffer_new(weight->rows * weight->cols * 4, weight->name, &host));
+        TRY(source.read(source.self, weight->name, weight->rows, weight->cols, host, &weight->file_dtype));
+        TRY(backend_write(model->backend, weight->stored, host));
+        TRY(backend_sync(model->backend));
+    }
+done:
+    mem_buffer_free(host);
+    return status;
+}
+
+enum status transformer_new(struct backend *backend, const struct transformer_config *config, struct tensor_source source,
+                            struct transformer **out) {
+    enum status status = STATUS_OK;
+    struct transformer *model = mem_new(1, sizeof *model);
+    model->config = *config;
+    model->backend = backend;
+    add_weights(model);
+    for (int64_t i = 0; i < model->n_weights; i++) TRY(load_weight(model, source, &model->weights[i]));
+    *out = model;
+    model = NULL;
+done:
+    transformer_free(model);
+    return status;
+}
+
+void transformer_free(struct transformer *model) {
+    if (!model) return;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *weight = &model->weights[i];
+        struct view *views[] = {&weight->stored, &weight->scale, &weight->x, &weight->grad, &weight->direction};
+        for (size_t k = 0; k < sizeof views / sizeof *views; k++) backend_matrix_free(model->backend, views[k]);
+        free(weight->name);
+    }
+    for (int i = 0; i < 2; i++) {
+        backend_matrix_free(model->backend, &model->rope[i].cos);
+        backend_matrix_free(model->backend, &model->rope[i].sin);
+    }
+    free(model->weights);
+    free(model->layers);
+    free(model);
+}
+
+struct weight *transformer_weight(struct transformer *model, const char *name) {
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (strcmp(model->weights[i].name, name) == 0) return &model->weights[i];
+    return NULL;
+}
+
+void transformer_set_form(struct transformer *model, enum weight_form form) {
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].grid) model->weights[i].form = form;
+}
+
+int64_t transformer_parameters(const struct transformer *model) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < model->n_weights; i++) n += model->weights[i].rows * model->weights[i].cols;
+    return n;
+}
+
+int64_t transformer_linear_parameters(const struct transformer *model) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].is_linear) n += model->weights[i].rows * model->weights[i].cols;
+    return n;
+}
+
+// ---- positions ----
+
+static enum status rope_table_fill(struct transformer *model, struct rope_table *table, int64_t seq_len) {
+    enum status status = STATUS_OK;
+    int64_t half = model->config.head_dim / 2;
+    void *cos = NULL, *sin = NULL;
+    backend_matrix_free(model->backend, &table->cos);
+    backend_matrix_free(model->backend, &table->sin);
+    TRY(mem_buffer_new(seq_len * half * 4, "position table", &cos));
+    TRY(mem_buffer_new(seq_len * half * 4, "position table", &sin));
+    rope_tables(&model->config, seq_len, seq_len, cos, sin);
+    TRY(backend_matrix_new(model->backend, DTYPE_F32, seq_len, half, "position table", &table->cos));
+    TRY(backend_matrix_new(model->backend, DTYPE_F32, seq_len, half, "position table", &table->sin));
+    TRY(backend_write(model->backend, table->cos, cos));
+    TRY(backend_write(model->backend, table->sin, sin));
+    TRY(backend_sync(model->backend));
+done:
+    mem_buffer_free(cos);
+    mem_buffer_free(sin);
+    return status;
+}
+
+static struct rope_table *rope_table(struct transformer *model, int64_t seq_len) {
+    return &model->rope[rope_is_long(&model->config, seq_len)];
+}
+
+enum status transformer_prepare(struct transformer *model, int64_t seq_len) {
+    if (seq_len > model->config.max_positions)
+        return status_set(STATUS_INVALID, "--seq-len %lld: the model was made for at most %lld positions", (long long)seq_len,
+                          (long long)model->config.max_positions);
+    struct rope_table *table = rope_table(model, seq_len);
+    if (table->cos.rows >= seq_len) return STATUS_OK;
+    REQUIRE(!model->backend->dry, "transformer_prepare comes before a plan");
+    return rope_table_fill(model, table, seq_len);
+}
+
+// ---- one layer ----
+
+struct layer_run {
+    struct transformer *model;
+    struct layer *layer;
+    struct rope_table *rope;
+    struct kv_cache *cache; // NULL: whole sequences
+    int64_t index;
+};
+
+static bool asks(struct value *x, struct weight *const *weights, int n) {
+    for (int i = 0; i < n; i++)
+        if (weights[i] && weights[i]->sink) return true;
+    return x->needs_grad;
+}
+
+// y [N, cols] from matrices that fill its columns one after another.
+static enum status project(struct step *step, struct value *x, struct weight *const *weights, int n, int64_t cols,
+                           struct value **y) {
+    enum status status = STATUS_OK;
+    TRY(step_value(step, x->data.rows, cols, asks(x, weights, n), y));
+    int64_t column = 0;
+    for (int i = 0; i < n && weights[i]; i++) {
+        TRY(record_linear(step, x, weights[i], *y, column));
+        column += weights[i]->rows;
+    }
+done:
+    return status;
+}
+
+static struct attention_params attention_sizes(const struct transformer_config *c) {
+    return (struct attention_params){.window = c->window, .heads = c->heads, .kv_heads = c->kv_heads,
+                                     .head_dim = c->head_dim, .scale = 1 / sqrt((double)c->head_dim)};
+}
+
+// Attention of the newest tokens of one sequence over the cache, which gets their keys and values.
+static enum status attend_cached(struct step *step, const struct layer_run *run, struct value *qkv, struct value **o) {
+    enum status status = STATUS_OK;
+    const struct transformer_config *c = &run->model->config;
+    int64_t n = qkv->data.rows, q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    struct kv_cache *cache = run->cache;
+    struct view k = cache->k[run->index], v = cache->v[run->index];
+    TRY(backend_run(run->model->backend, &(struct op_call){
+        .op = OP_copy, .in = {view_cols(qkv->data, q, kv)}, .out = {view_rows(k, cache->length, n)}}));
+    TRY(backend_run(run->model->backend, &(struct op_call){
+        .op = OP_copy, .in = {view_cols(qkv->data, q + kv, kv)}, .out = {view_rows(v, cache->length, n)}}));
+    TRY(step_value(step, n, q, false, o));
+    struct attention_params params = attention_sizes(c);
+    params.past = cache->length;
+    TRY(backend_run(run->model->backend, &(struct op_call){
+        .op = OP_attention_cached, .in = {view_cols(qkv->data, 0, q), k, v}, .out = {(*o)->data}, .params.attention = params}));
+done:
+    return status;
+}
+
+static enum status attend(struct step *step, const struct layer_run *run, struct value *qkv, struct value **o) {
+    const struct transformer_config *c = &run->model->config;
+    struct rope_params rope = {.seq_len = step_options(step)->seq_len, .heads = c->heads + c->kv_heads, .head_dim = c->head_dim,
+                               .offset = run->cache ? run->cache->length : 0};
+    enum status status = record_rope(step, qkv, run->rope->cos, run->rope->sin, rope);
+    if (status != STATUS_OK) return status;
+    if (run->cache) return attend_cached(step, run, qkv, o);
+    struct attention_params params = attention_sizes(c);
+    params.seq_len = rope.seq_len;
+    return record_attention(step, qkv, params, o);
+}
+
+static enum status layer_forward(struct step *step, void *context, struct value *in, struct value **out) {
+    enum status status = STATUS_OK;
+    const struct layer_run *run = context;
+    const struct layer *layer = run->layer;
+    const struct transformer_config *c = &run->model->config;
+    struct value *h, *qkv, *o, *middle, *gate_up, *s;
+    TRY(record_rmsnorm(step, in, layer->attention_norm, c->rms_eps, &h));
+    TRY(project(step, h, layer->qkv, 3, (c->heads + 2 * c->kv_heads) * c->head_dim, &qkv));
+    TRY(attend(step, run, qkv, &o));
+    TRY(record_linear_residual(step, o, layer->o, in, &middle));
+    TRY(record_rmsnorm(step, middle, layer->mlp_norm, c->rms_eps, &h));
+    TRY(project(step, h, layer->gate_up, 2, 2 * c->intermediate, &gate_up));
+    TRY(record_swiglu(step, gate_up, &s));
+    TRY(record_linear_residual(step, s, layer->down, middle, out));
+done:
+    return status;
+}
+
+// ---- the network ----
+
+static bool any_direction(const struct transformer *model) {
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].direction.rows) return true;
+    return false;
+}
+
+static enum status forward(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
+                           struct rope_table *rope, struct value **hidden) {
+    enum status status = STATUS_OK;
+    struct value *x;
+    TRY(record_embedding(step, model->embedding, tokens, &x));
+    if (!x->has_tangent && any_direction(model)) {
+        TRY(step_tangent(step, x));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_fill, .out = {x->tangent}, .params.value = 0}));
+    }
+    for (int64_t l = 0; l < model->config.layers; l++) {
+        struct layer_run *run = step_object(step, sizeof *run);
+        *run = (struct layer_run){.model = model, .layer = &model->layers[l], .rope = rope, .cache = cache, .index = l};
+        TRY(step_segment(step, layer_forward, run, x, &x));
+    }
+    TRY(record_rmsnorm(step, x, model->final_norm, model->config.rms_eps, hidden));
+done:
+    return status;
+}
+
+enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens, struct value **hidden) {
+    int64_t seq_len = step_options(step)->seq_len;
+    enum status status = transformer_prepare(model, seq_len);
+    if (status != STATUS_OK) return status;
+    return forward(model, step, tokens, NULL, rope_table(model, seq_len), hidden);
+}
+
+enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
+                               struct value **hidden) {
+    REQUIRE(!step_options(step)->gradient && step_options(step)->seq_len == tokens.rows, "one sequence without gradients");
+    REQUIRE(cache->length + tokens.rows <= cache->capacity, "the cache is full");
+    enum status status = STATUS_OK;
+    TRY(transformer_prepare(model, cache->capacity));
+    TRY(forward(model, step, tokens, cache, rope_table(model, cache->capacity), hidden));
+    cache->length += tokens.rows;
+done:
+    return status;
+}
+
+// ---- key/value cache ----
+
+enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_cache **out) {
+    enum status status = STATUS_OK;
+    const struct transformer_config *c = &model->config;
+    struct kv_cache *cache = mem_new(1, sizeof *cache);
+    *cache = (struct kv_cache){.capacity = capacity, .n_layers = c->layers, .backend = model->backend};
+    cache->k = mem_new((size_t)c->layers, sizeof *cache->k);
+    cache->v = mem_new((size_t)c->layers, sizeof *cache->v);
+    for (int64_t l = 0; l < c->layers; l++) {
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "key cache", &cache->k[l]));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "value cache", &cache->v[l]));
+    }
+    *out = cache;
+    cache = NULL;
+done:
+    kv_cache_free(cache);
+    return status;
+}
+
+void kv_cache_free(struct kv_cache *cache) {
+    if (!cache) return;
+    for (int64_t l = 0; l < cache->n_layers; l++) {
+        backend_matrix_free(cache->backend, &cache->k[l]);
+        backend_matrix_free(cache->backend, &cache->v[l]);
+    }
+    free(cache->k);
+    free(cache->v);
+    free(cache);
+}

@@ -1,0 +1,92 @@
+// A decoder-only transformer of the Llama family, made of layers on a step.
+//
+//     TRY(transformer_new(backend, &config, source, &model));
+//     step_begin(step, (struct step_options){.seq_len = T});
+//     TRY(transformer_forward(model, step, tokens, &hidden));      // tokens I32 [B * T, 1] on the backend
+//     TRY(transformer_loss(model, step, hidden, &loss));
+//
+// Architectures differ in the names of their tensors and in how many matrices fill the qkv and the gate | up buffer: data
+// in a table of transformer.c, not code.
+#ifndef DQ_CORE_NN_TRANSFORMER_H
+#define DQ_CORE_NN_TRANSFORMER_H
+
+#include "core/graph/layers.h"
+#include "core/nn/config.h"
+#include "core/nn/tensor_source.h"
+
+struct layer {
+    struct weight *attention_norm, *mlp_norm; // [1, C]
+    struct weight *qkv[3];                    // q, k, v, or one fused matrix [(H + 2K) d, C]
+    struct weight *o;                         // [C, H d]
+    struct weight *gate_up[2];                // gate, up, or one fused matrix [2I, C]
+    struct weight *down;                      // [C, I]
+};
+
+struct transformer {
+    struct transformer_config config;
+    struct backend *backend;
+    struct weight *weights; // all of them, in the order of the network: embedding, layers, final norm, head
+    int64_t n_weights;
+    struct weight *embedding;  // [V, C]
+    struct weight *final_norm; // [1, C]
+    struct weight *head;       // [V, C]; the embedding where they are tied
+    struct layer *layers;
+    struct rope_table {
+        struct view cos, sin; // [positions, d/2]
+    } rope[2];            // the second for the long factors of longrope
+};
+
+// Reads every weight as F32 onto the backend. STATUS_FORMAT when a tensor is missing or has another shape.
+enum status transformer_new(struct backend *backend, const struct transformer_config *config, struct tensor_source source,
+                            struct transformer **out);
+void transformer_free(struct transformer *model); // accepts NULL
+
+struct weight *transformer_weight(struct transformer *model, const char *name); // NULL when there is none
+
+// The form of every weight that has a grid.
+void transformer_set_form(struct transformer *model, enum weight_form form);
+
+// Parameters in all weights, and in those that rounding methods round (is_linear).
+int64_t transformer_parameters(const struct transformer *model);
+int64_t transformer_linear_parameters(const struct transformer *model);
+
+// Makes the position tables for sequences of up to seq_len tokens; transformer_forward does so too, but not in a plan.
+enum status transformer_prepare(struct transformer *model, int64_t seq_len);
+
+// Keys and values of one sequence, for generation.
+struct kv_cache {
+    struct view *k, *v; // per layer [capacity, K d]
+    int64_t length, capacity, n_layers;
+    struct backend *backend;
+};
+enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_cache **out);
+void kv_cache_free(struct kv_cache *cache); // accepts NULL
+
+// Hidden states after the final norm, [N, C], of whole sequences of step_options.seq_len tokens.
+enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens, struct value **hidden);
+// The same for the next tokens of one sequence, whose earlier ones are in the cache; adds them to it. No gradients.
+enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
+                               struct value **hidden);
+
+// logits [N, V] = hidden W_head^T.
+enum status transformer_logits(struct transformer *model, struct step *step, struct view hidden, struct view logits);
+
+// The loss at the end of a pass. Logits exist for a few rows at a time only. With `gradient_weight` != 0 the gradient of
+//   gradient_weight * sum over rows of (kl if there is a teacher, else cross entropy)
+// is seeded at `hidden` and handed to the head's sink, so that step_backward can follow. Empty views are not computed.
+struct transformer_loss {
+    struct view teacher;       // hidden states [N, C] of the model to compare with
+    struct transformer *teacher_model; // whose head turns them into logits; NULL = the model itself
+    struct view targets;       // I32 [N, 1], -1 = no prediction
+    double gradient_weight;
+    // results
+    struct view kl;            // F64 [N, 1] KL(teacher || student)
+    struct view agree;         // I32 [N, 1] same most likely token
+    struct view cross_entropy; // F64 [N, 1]
+    struct view cross_entropy_teacher; // F64 [N, 1]
+    struct view tangent;       // F64 [N, 1] directional derivative of kl or cross entropy; needs a tangent at hidden
+};
+enum status transformer_loss(struct transformer *model, struct step *step, struct value *hidden,
+                             const struct transformer_loss *loss);
+
+#endif
