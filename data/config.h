@@ -14,9 +14,9 @@
 // longrope: rope.attention_factor is always filled in: the file's, else sqrt(1 + ln(s) / ln(original)) with
 // s = max_position_embeddings / original_max_position_embeddings (or the file's factor), 1 where s <= 1.
 //
-// phi3: sliding_window W becomes window = W: query i sees the keys i - W + 1 … i, as in Transformers 5 and in its eager mask
-// before 4.39. The flash-attention path that the paper's code ran on saw W + 1 keys (2048 for Phi-3-mini-4k); whoever
-// wants that adds 1 to config.window. A window no shorter than max_position_embeddings is 0 = all. llama ignores the key.
+// phi3: sliding_window W becomes window = W: query i sees the keys i - W + 1 … i, as in Transformers 5. The
+// flash-attention path that the paper's code ran on saw one key more (2048 for Phi-3-mini-4k); whoever wants that adds 1
+// to config.window. A window no shorter than max_position_embeddings is 0 = all. llama ignores the key.
 #ifndef DQ_DATA_CONFIG_H
 #define DQ_DATA_CONFIG_H
 

@@ -332,3 +332,17 @@ enum status safetensors_to_float(const struct safetensors *file, const struct sa
     dtype_to_float(dtype, tensor->data, out, tensor->n_elements);
     return STATUS_OK;
 }
+
+// Exponents of all ones are counted per block without a branch, so that the loop becomes vector code.
+int64_t safetensors_not_finite(const float *values, int64_t n) {
+    enum { BLOCK = 1024 };
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
+        int found = 0;
+        for (int64_t i = begin; i < end; i++) found |= (float_to_bits(values[i]) & 0x7F800000u) == 0x7F800000u;
+        if (!found) continue;
+        for (int64_t i = begin; i < end; i++)
+            if ((float_to_bits(values[i]) & 0x7F800000u) == 0x7F800000u) return i;
+    }
+    return -1;
+}

@@ -68,4 +68,7 @@ struct safetensors_pair safetensors_metadata(const struct safetensors *file, int
 // All elements to `out` [n_elements]. STATUS_UNSUPPORTED for a dtype that is no float of ours; values are not judged.
 enum status safetensors_to_float(const struct safetensors *file, const struct safetensors_tensor *tensor, float *out);
 
+// The first of n values that is NaN or infinite; -1 when all are finite.
+int64_t safetensors_not_finite(const float *values, int64_t n);
+
 #endif
