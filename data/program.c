@@ -38,6 +38,7 @@ struct parse {
     const struct command *command;
     struct program_common *common;
     const struct argp_option *options; // the common ones of this command
+    const char *argument;              // the last one that was no option
 };
 
 static void stdout_finish(void) {
@@ -66,10 +67,7 @@ static int find_option(const struct argp_option *options, const char *text, cons
 static _Noreturn void explain(const struct parse *parse, const struct argp_state *state) {
     int at = state->next > 1 ? state->next - 1 : 1;
     const char *text = at < state->argc ? state->argv[at] : "";
-    if (text[0] != '-' || !text[1]) {
-        if (!parse->command->args_doc) args_fail("'%s': takes no arguments without an option", text);
-        args_fail("'%s': this argument is not expected here", text);
-    }
+    if (text[0] != '-' || !text[1]) args_fail("'%s': one argument too many", parse->argument ? parse->argument : text);
     const struct argp_option *match = NULL;
     int n = find_option(parse->command->options, text, &match) + find_option(parse->options, text, &match);
     if (n == 0) args_fail("%s: there is no such option", text);
@@ -89,6 +87,10 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
     static const char *const devices[] = {"cpu", "cuda"};
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = parse->command->settings; return 0;
+    case ARGP_KEY_ARG:
+        if (!parse->command->args_doc) args_fail("'%s': takes no arguments but options", arg);
+        parse->argument = arg;
+        return ARGP_ERR_UNKNOWN; // it is for the command's own parser
     case KEY_SEED: common->seed = args_seed("--seed", arg); return 0;
     case KEY_THREADS: common->threads = (int)args_integer("--threads", arg, 0, 4096); return 0;
     case KEY_DEVICE: common->device = devices[args_choice("--device", arg, "cpu|cuda")]; return 0;

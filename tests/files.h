@@ -81,10 +81,10 @@ struct process {
 };
 
 // Runs build/NAME with the arguments, a list that ends with NULL. `out` NULL: stdout is collected, else it is this file.
-static inline struct process process_run(const char *name, const char *out, char *const *args) {
+static inline struct process process_run(const char *name, const char *out, const char *const *args) {
     const char *build = getenv("DISCQUANT_BUILD");
     char *folder = files_folder(), *program = mem_format("%s/%s", build ? build : ".", name), *argv[64] = {program};
-    for (int i = 0; args[i]; i++) argv[i + 1] = args[i];
+    for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
@@ -104,8 +104,8 @@ static inline struct process process_run(const char *name, const char *out, char
     return process;
 }
 
-// process_run(name, NULL, (char *[]){…, NULL}), so: process_call("data/discquant-data", "info", path).
-#define process_call(name, ...) process_run((name), NULL, (char *[]){__VA_ARGS__, NULL})
+// process_run(name, NULL, (const char *[]){…, NULL}), so: process_call("data/discquant-data", "info", path).
+#define process_call(name, ...) process_run((name), NULL, (const char *[]){__VA_ARGS__, NULL})
 
 static inline void process_free(struct process *process) {
     free(process->out);
