@@ -1,0 +1,161 @@
+#include "discquant/optimizer.h"
+
+#include "core/base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+double optimizer_rate(const struct optimizer_options *o, int64_t done) {
+    if (done < o->warmup) return o->rate * (double)done / (double)o->warmup;
+    double progress = (double)(done - o->warmup) / (double)(o->steps > o->warmup ? o->steps - o->warmup : 1);
+    return o->rate * 0.5 * (1 + cos(3.14159265358979323846 * fmin(progress, 1)));
+}
+
+// ---- gradient of one pass ----
+
+static enum status pass_record(struct optimizer *self, struct step *step, int64_t windows) {
+    enum status status = STATUS_OK;
+    struct transformer *model = self->rounding->model;
+    const struct optimizer_options *o = &self->options;
+    int64_t rows = windows * o->seq_len;
+    struct value *teacher, *hidden;
+    struct view tokens = view_rows(self->tokens, 0, rows);
+    step_begin(step, (struct step_options){.seq_len = o->seq_len});
+    transformer_set_form(model, WEIGHT_STORED);
+    TRY(transformer_forward(model, step, tokens, &teacher));
+    step_switch(step, (struct step_options){.gradient = true, .recompute = o->recompute, .seq_len = o->seq_len});
+    transformer_set_form(model, WEIGHT_INTERPOLATED);
+    TRY(transformer_forward(model, step, tokens, &hidden));
+    struct transformer_loss loss = {.teacher = teacher->data,
+                                    .kl = view_rows(self->kl, 0, rows),
+                                    .gradient_weight = 1.0 / (double)(o->batch * o->seq_len)};
+    TRY(transformer_loss(model, step, hidden, &loss));
+    TRY(step_backward(step));
+done:
+    transformer_set_form(model, WEIGHT_STORED);
+    return status;
+}
+
+static enum status pass_body(struct step *step, void *context) {
+    struct optimizer *self = context;
+    return pass_record(self, step, self->options.micro_batch);
+}
+
+static enum status pass_run(struct optimizer *self, const int32_t *tokens, int64_t windows, double *kl_sum) {
+    enum status status = STATUS_OK;
+    struct backend *backend = self->rounding->model->backend;
+    int64_t rows = windows * self->options.seq_len;
+    TRY(backend_write(backend, view_rows(self->tokens, 0, rows), tokens));
+    TRY(pass_record(self, self->step, windows));
+    TRY(backend_read(backend, view_rows(self->kl, 0, rows), self->host_kl));
+    TRY(backend_sync(backend));
+    for (int64_t i = 0; i < rows; i++) *kl_sum += self->host_kl[i];
+done:
+    return status;
+}
+
+// ---- the step ----
+
+static enum status update(struct optimizer *self) {
+    enum status status = STATUS_OK;
+    const struct optimizer_options *o = &self->options;
+    struct transformer *model = self->rounding->model;
+    struct clamp_pull_params pull = {.grid = &self->rounding->grid, .factor = o->lambda / self->rounding->step2,
+                                     .limit = o->clamp, .strength = o->strength};
+    struct adamw_params adamw = {.rate = optimizer_rate(o, self->done), .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
+                                 .decay = o->decay, .step = self->done + 1, .low = 0, .high = 1};
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *w = &model->weights[i];
+        if (!w->grid) continue;
+        TRY(backend_run(model->backend, &(struct op_call){
+            .op = OP_clamp_pull, .in = {w->grad, w->stored, w->scale}, .out = {w->grad}, .params.clamp_pull = pull}));
+        TRY(backend_run(model->backend, &(struct op_call){
+            .op = OP_adamw, .in = {w->x, self->m[i], self->v[i], w->grad}, .out = {w->x}, .params.adamw = adamw}));
+    }
+done:
+    return status;
+}
+
+static enum status fill_zero(struct backend *backend, struct view v) {
+    return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {v}, .params.value = 0});
+}
+
+enum status optimizer_step(struct optimizer *self, const int32_t *tokens, double *kl) {
+    enum status status = STATUS_OK;
+    const struct optimizer_options *o = &self->options;
+    struct transformer *model = self->rounding->model;
+    double kl_sum = 0;
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].grid) TRY(fill_zero(model->backend, model->weights[i].grad));
+    for (int64_t first = 0; first < o->batch; first += o->micro_batch) {
+        int64_t n = o->batch - first < o->micro_batch ? o->batch - first : o->micro_batch;
+        TRY(pass_run(self, tokens + first * o->seq_len, n, &kl_sum));
+    }
+    TRY(update(self));
+    self->done++;
+    *kl = kl_sum / (double)(o->batch * o->seq_len);
+done:
+    return status;
+}
+
+// ---- life ----
+
+static enum status moments_new(struct optimizer *self) {
+    enum status status = STATUS_OK;
+    struct transformer *model = self->rounding->model;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *w = &model->weights[i];
+        if (!w->grid) continue;
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "gradient", &w->grad));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "first moment", &self->m[i]));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "second moment", &self->v[i]));
+        TRY(fill_zero(model->backend, self->m[i]));
+        TRY(fill_zero(model->backend, self->v[i]));
+        w->sink = &accumulate_sink;
+    }
+done:
+    return status;
+}
+
+enum status optimizer_new(struct rounding *rounding, struct step *step, const struct optimizer_options *options,
+                          struct optimizer **out) {
+    enum status status = STATUS_OK;
+    struct transformer *model = rounding->model;
+    struct optimizer *self = mem_new(1, sizeof *self);
+    *self = (struct optimizer){.rounding = rounding, .options = *options, .step = step};
+    if (self->options.micro_batch <= 0 || self->options.micro_batch > options->batch) self->options.micro_batch = options->batch;
+    int64_t rows = self->options.micro_batch * options->seq_len;
+    self->m = mem_new((size_t)model->n_weights, sizeof *self->m);
+    self->v = mem_new((size_t)model->n_weights, sizeof *self->v);
+    self->host_kl = mem_new((size_t)rows, sizeof *self->host_kl);
+    TRY(moments_new(self));
+    TRY(backend_matrix_new(model->backend, DTYPE_I32, rows, 1, "tokens", &self->tokens));
+    TRY(backend_matrix_new(model->backend, DTYPE_F64, rows, 1, "losses", &self->kl));
+    TRY(transformer_prepare(model, options->seq_len));
+    TRY(step_plan(model->backend, pass_body, self, &self->activation_bytes));
+    step_begin(step, (struct step_options){0});
+    TRY(step_reserve(step, self->activation_bytes));
+    *out = self;
+    self = NULL;
+done:
+    optimizer_free(self);
+    return status;
+}
+
+void optimizer_free(struct optimizer *self) {
+    if (!self) return;
+    struct transformer *model = self->rounding->model;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        backend_matrix_free(model->backend, &self->m[i]);
+        backend_matrix_free(model->backend, &self->v[i]);
+        if (!model->weights[i].grid) continue;
+        backend_matrix_free(model->backend, &model->weights[i].grad);
+        model->weights[i].sink = NULL;
+    }
+    backend_matrix_free(model->backend, &self->tokens);
+    backend_matrix_free(model->backend, &self->kl);
+    free(self->m);
+    free(self->v);
+    free(self->host_kl);
+    free(self);
+}

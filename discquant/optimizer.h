@@ -1,0 +1,48 @@
+// The DiscQuant optimizer (paper, Section 3): projected stochastic gradient descent on
+//
+//     min over x in [0, 1]^n of  <c*, x> + lambda / delta^2 E KL(p_w || p_{w^x}),    w^x = down (1 - x) + up x,  c* = 1 - 2y,
+//
+// as its reference code does it. With g the gradient of the mean KL over all positions of a batch, one step is
+//
+//     d = clamp(lambda / delta^2 g, -clamp, clamp) + strength (1 - 2y)        element by element
+//     x = projection onto [0, 1] of AdamW(x, d),  learning rate: linear warmup from 0, then cosine to 0
+//
+// delta^2 is rounding.step2. The teacher is the same weights in another form; there is no second model.
+#ifndef DQ_DISCQUANT_OPTIMIZER_H
+#define DQ_DISCQUANT_OPTIMIZER_H
+
+#include "discquant/rounding.h"
+
+struct optimizer_options {
+    int64_t steps, warmup;  // warmup steps are counted in steps
+    int64_t batch, seq_len; // windows per step, tokens per window
+    int64_t micro_batch;    // windows per pass; gradients of the passes of a step are added. 0 = batch
+    double lambda, clamp;   // clamp 0 = none
+    double rate, decay;     // learning rate and weight decay of AdamW
+    double strength;        // of the linear term; the paper's is 1
+    bool recompute;         // keep only the inputs of layers
+};
+
+struct optimizer {
+    struct rounding *rounding;
+    struct optimizer_options options;
+    struct step *step;
+    struct view *m, *v;         // per weight of the model; empty for those that are not rounded
+    struct view tokens, kl;     // of one pass
+    double *host_kl;
+    int64_t done;               // steps taken
+    int64_t activation_bytes;   // planned for one pass, reserved in one block
+};
+
+// Gives the rounded weights gradients and moments. x must have been initialized.
+enum status optimizer_new(struct rounding *rounding, struct step *step, const struct optimizer_options *options,
+                          struct optimizer **out);
+void optimizer_free(struct optimizer *optimizer); // accepts NULL
+
+// One step on tokens [batch, seq_len] (host); *kl is the mean KL over the batch before it.
+enum status optimizer_step(struct optimizer *optimizer, const int32_t *tokens, double *kl);
+
+// Learning rate of step `done` (counted from 0), as Transformers' cosine schedule with warmup.
+double optimizer_rate(const struct optimizer_options *options, int64_t done);
+
+#endif

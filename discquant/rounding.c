@@ -1,0 +1,188 @@
+#include "discquant/rounding.h"
+
+#include "core/base/mem.h"
+#include "core/base/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+// Runs over the matrices that are rounded.
+static struct weight *next_linear(struct transformer *model, int64_t *i) {
+    while (*i < model->n_weights) {
+        struct weight *weight = &model->weights[(*i)++];
+        if (weight->is_linear) return weight;
+    }
+    return NULL;
+}
+
+static enum status grid_op(struct backend *backend, enum op op, const struct weight *w, struct view out) {
+    struct op_call call = {.op = op, .in = {w->stored}, .out = {out}, .params.grid = w->grid};
+    if (op != OP_grid_scale) call.in[1] = w->scale;
+    return backend_run(backend, &call);
+}
+
+// Host copies of what decides the neighbours of one matrix.
+struct host_weight {
+    float *w, *scale, *x;
+    int64_t groups, group_cols;
+};
+
+static void host_weight_close(struct host_weight *host) {
+    mem_buffer_free(host->w);
+    mem_buffer_free(host->scale);
+    mem_buffer_free(host->x);
+    *host = (struct host_weight){0};
+}
+
+static enum status host_weight_open(struct backend *backend, const struct weight *weight, struct host_weight *host) {
+    enum status status = STATUS_OK;
+    int64_t n = weight->rows * weight->cols;
+    void *w = NULL, *scale = NULL, *x = NULL;
+    *host = (struct host_weight){.groups = weight->scale.cols, .group_cols = grid_group_cols(weight->grid, weight->cols)};
+    TRY(mem_buffer_new(n * 4, weight->name, &w));
+    host->w = w;
+    TRY(mem_buffer_new(weight->rows * host->groups * 4, weight->name, &scale));
+    host->scale = scale;
+    TRY(mem_buffer_new(n * 4, weight->name, &x));
+    host->x = x;
+    TRY(backend_read(backend, weight->stored, w));
+    TRY(backend_read(backend, weight->scale, scale));
+    TRY(backend_sync(backend));
+done:
+    if (status != STATUS_OK) host_weight_close(host);
+    return status;
+}
+
+static struct neighbours host_neighbours(const struct weight *weight, const struct host_weight *host, int64_t i) {
+    int64_t row = i / weight->cols, group = i % weight->cols / host->group_cols;
+    return grid_neighbours(weight->grid, host->w[i], host->scale[row * host->groups + group]);
+}
+
+// Adds one matrix to the totals; its error of round-to-nearest is 12 mean (nearest - w)^2.
+static enum status rounding_count(struct rounding *rounding, const struct weight *weight, double *step2) {
+    struct host_weight host;
+    enum status status = host_weight_open(rounding->model->backend, weight, &host);
+    if (status != STATUS_OK) return status;
+    int64_t n = weight->rows * weight->cols;
+    double squares = 0;
+    for (int64_t i = 0; i < weight->rows * host.groups && status == STATUS_OK; i++)
+        if (!isfinite(host.scale[i]))
+            status = status_set(STATUS_FORMAT, "%s: row %lld is too large for a grid with fp16 scales", weight->name,
+                                (long long)(i / host.groups));
+    for (int64_t i = 0; i < n && status == STATUS_OK; i++) {
+        struct neighbours near = host_neighbours(weight, &host, i);
+        double below = (double)host.w[i] - (double)near.down, above = (double)near.up - (double)host.w[i];
+        double error = fabs(below) < fabs(above) ? below : above;
+        squares += error * error;
+        rounding->fixed += near.down == near.up;
+    }
+    rounding->weights += n;
+    rounding->groups += weight->rows * host.groups;
+    *step2 = 12 * squares / (double)n;
+    host_weight_close(&host);
+    return status;
+}
+
+enum status rounding_new(struct transformer *model, const struct grid *grid, struct rounding **out) {
+    enum status status = STATUS_OK;
+    struct rounding *rounding = mem_new(1, sizeof *rounding);
+    *rounding = (struct rounding){.model = model, .grid = *grid};
+    int64_t i = 0, matrices = 0;
+    for (struct weight *w; (w = next_linear(model, &i));) {
+        double step2 = 0;
+        w->grid = &rounding->grid;
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, grid_groups(grid, w->cols), w->name, &w->scale));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, w->name, &w->x));
+        TRY(grid_op(model->backend, OP_grid_scale, w, w->scale));
+        TRY(rounding_count(rounding, w, &step2));
+        rounding->step2 += step2;
+        matrices++;
+    }
+    rounding->step2 /= (double)matrices;
+    rounding->bits_per_weight = grid->bits + 16.0 * (double)rounding->groups / (double)rounding->weights;
+    *out = rounding;
+    rounding = NULL;
+done:
+    rounding_free(rounding);
+    return status;
+}
+
+void rounding_free(struct rounding *rounding) {
+    if (!rounding) return;
+    struct transformer *model = rounding->model;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *w = &model->weights[i];
+        if (w->grid != &rounding->grid) continue;
+        backend_matrix_free(model->backend, &w->scale);
+        backend_matrix_free(model->backend, &w->x);
+        w->grid = NULL;
+        w->form = WEIGHT_STORED;
+    }
+    free(rounding);
+}
+
+enum status rounding_to_nearest(struct rounding *rounding) {
+    enum status status = STATUS_OK;
+    int64_t i = 0;
+    for (struct weight *w; (w = next_linear(rounding->model, &i));)
+        TRY(grid_op(rounding->model->backend, OP_grid_offset, w, w->x));
+done:
+    return status;
+}
+
+enum status rounding_random(struct rounding *rounding, uint64_t seed) {
+    enum status status = STATUS_OK;
+    struct backend *backend = rounding->model->backend;
+    struct host_weight host = {0};
+    int64_t i = 0;
+    for (struct weight *w; (w = next_linear(rounding->model, &i));) {
+        int64_t n = w->rows * w->cols;
+        TRY(host_weight_open(backend, w, &host));
+        rng_uniform_fill((struct rng){.seed = seed, .stream = RNG_INIT + (uint64_t)w->index}, 0, host.x, n);
+        for (int64_t k = 0; k < n; k++) {
+            struct neighbours near = host_neighbours(w, &host, k);
+            if (near.down == near.up) host.x[k] = 0;
+        }
+        TRY(backend_write(backend, w->x, host.x));
+        TRY(backend_sync(backend));
+        host_weight_close(&host);
+    }
+done:
+    host_weight_close(&host);
+    return status;
+}
+
+enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction) {
+    enum status status = STATUS_OK;
+    struct backend *backend = rounding->model->backend;
+    struct host_weight host = {0};
+    int64_t i = 0, integral = 0;
+    for (struct weight *w; (w = next_linear(rounding->model, &i));) {
+        TRY(host_weight_open(backend, w, &host));
+        TRY(backend_read(backend, w->x, host.x));
+        TRY(backend_sync(backend));
+        for (int64_t k = 0; k < w->rows * w->cols; k++) {
+            struct neighbours near = host_neighbours(w, &host, k);
+            integral += near.down == near.up || host.x[k] <= 0.01f || host.x[k] >= 0.99f;
+        }
+        host_weight_close(&host);
+    }
+    *fraction = (double)integral / (double)rounding->weights;
+done:
+    host_weight_close(&host);
+    return status;
+}
+
+enum status rounding_values(const struct rounding *rounding, const struct weight *weight, float *out) {
+    enum status status = STATUS_OK;
+    struct backend *backend = rounding->model->backend;
+    struct view rounded = {0};
+    TRY(backend_matrix_new(backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &rounded));
+    TRY(backend_run(backend, &(struct op_call){.op = OP_grid_round, .in = {weight->stored, weight->scale, weight->x},
+                                               .out = {rounded}, .params.grid = weight->grid}));
+    TRY(backend_read(backend, rounded, out));
+    TRY(backend_sync(backend));
+done:
+    backend_matrix_free(backend, &rounded);
+    return status;
+}

@@ -1,0 +1,39 @@
+// A model prepared for rounding: its linear weights on a grid, one variable x in [0, 1] for each of them.
+//
+//     TRY(rounding_new(model, &grid, &rounding));          // scales and neighbours
+//     TRY(rounding_to_nearest(rounding));                  // or an optimizer that moves x
+//     transformer_set_form(model, WEIGHT_ROUNDED);         // evaluate, save
+//
+// Every method ends with x; the rounded model is WEIGHT_ROUNDED: up where x > 1/2, else down.
+#ifndef DQ_DISCQUANT_ROUNDING_H
+#define DQ_DISCQUANT_ROUNDING_H
+
+#include "core/nn/transformer.h"
+
+struct rounding {
+    struct transformer *model; // borrowed; its linear weights have grid, scale and x until rounding_free
+    struct grid grid;
+    int64_t weights;           // in the linear layers
+    int64_t fixed;             // of these without freedom: outside the grid's range or exactly on it
+    int64_t groups;            // scales
+    double bits_per_weight;    // codes and 16-bit scales
+    double step2;              // mean over matrices of 12 mean (nearest - w)^2: the grid step squared, had errors been uniform
+};
+
+// STATUS_FORMAT when a scale leaves fp16's range.
+enum status rounding_new(struct transformer *model, const struct grid *grid, struct rounding **out);
+void rounding_free(struct rounding *rounding); // accepts NULL
+
+// x = y: the point of the original weights, whose rounding is round-to-nearest.
+enum status rounding_to_nearest(struct rounding *rounding);
+
+// x uniform in [0, 1) from Philox (seed, RNG_INIT + index of the weight); 0 where there is no freedom.
+enum status rounding_random(struct rounding *rounding, uint64_t seed);
+
+// Share of weights with |x - 0| or |x - 1| <= 0.01; weights without freedom count as integral.
+enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction);
+
+// The values that a saved model holds for `weight`: host [rows, cols] of the rounded weights.
+enum status rounding_values(const struct rounding *rounding, const struct weight *weight, float *out);
+
+#endif
