@@ -224,6 +224,11 @@ static enum status rope_find(const struct reader *reader, json_t **out, bool *ne
     TRY(json_get_object_or(reader->root, reader->where, "rope_parameters", NULL, &parameters));
     if (scaling && parameters)
         TRY(status_set(STATUS_FORMAT, "%s: has both \"rope_scaling\" and \"rope_parameters\"; remove one", reader->where));
+    const char *key;
+    json_t *value;
+    json_object_foreach(parameters, key, value) {
+        if (json_is_object(value)) TRY(unsupported(reader, "rope_parameters", key, "one set for all layers"));
+    }
     *newer = parameters != NULL;
     *out = parameters ? parameters : scaling;
 done:
