@@ -174,8 +174,10 @@ static const struct added_token *match_at(const struct added_set *set, const cha
             int64_t from = low, to = high;
             while (from < to) {
                 int64_t middle = from + (to - from) / 2;
-                if ((unsigned char)set->sorted[middle]->match.bytes[depth] < c + b) from = middle + 1;
-                else to = middle;
+                if ((unsigned char)set->sorted[middle]->match.bytes[depth] < c + b)
+                    from = middle + 1;
+                else
+                    to = middle;
             }
             bounds[b] = from;
         }

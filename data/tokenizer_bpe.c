@@ -59,8 +59,9 @@ static enum status symbol_unknown(struct word *word, const char *bytes, int leng
     }
     if (!bpe->unk_token) return STATUS_OK;
     if (bpe->unk_id < 0)
-        return status_set(STATUS_FORMAT, "%s: character U+%04X has no token, and unk_token '%s' is not in the vocabulary",
-                          word->where, (unsigned)utf8_point(bytes), bpe->unk_token);
+        return status_set(STATUS_FORMAT,
+                          "%s: character U+%04X has no token, and unk_token '%s' is not in the vocabulary", word->where,
+                          (unsigned)utf8_point(bytes), bpe->unk_token);
     if (!bpe->fuse_unk) unk_put(word);
     word->unk_waits = true;
     return STATUS_OK;

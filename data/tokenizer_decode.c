@@ -35,8 +35,10 @@ static enum status tokens_spell(const struct tokenizer *t, const int32_t *tokens
         int32_t index = t->added_by_id[tokens[i]];
         const struct token_text *plain = tokens[i] < t->bpe.vocab.n_ids ? &t->bpe.vocab.tokens[tokens[i]] : NULL;
         struct text text = {NULL, -1};
-        if (index >= 0) text = t->added.tokens[index].match;
-        else if (plain) text = (struct text){t->bpe.vocab.texts + plain->at, plain->n};
+        if (index >= 0)
+            text = t->added.tokens[index].match;
+        else if (plain)
+            text = (struct text){t->bpe.vocab.texts + plain->at, plain->n};
         if (text.n < 0 || (index >= 0 && skip_special && t->added.tokens[index].skipped)) continue;
         TRY(buffer_append(&out->text, text.bytes, text.n, WHAT));
         TRY(piece_end(out));
@@ -149,12 +151,13 @@ static struct text stripped(struct text piece, const struct decode_step *step) {
 static enum status step_each(const struct decode_step *step, const struct pieces *in, struct pieces *out) {
     enum status status = STATUS_OK;
     for (int64_t i = 0; i < pieces_n(in); i++) {
+        static char space[] = " ";
         struct text piece = piece_at(in, i), to = step->to;
         if (step->kind == DECODE_STRIP) {
             piece = stripped(piece, step);
             TRY(buffer_append(&out->text, piece.bytes, piece.n, WHAT));
         } else {
-            if (step->kind == DECODE_METASPACE) to = (struct text){(char[]){' '}, i > 0 || !step->drop_first};
+            if (step->kind == DECODE_METASPACE) to = (struct text){space, i > 0 || !step->drop_first};
             TRY(text_replace(&out->text, piece.bytes, piece.n, step->from, to));
         }
         TRY(piece_end(out));
@@ -165,12 +168,16 @@ done:
 
 static enum status step_run(const struct decode_step *step, const struct pieces *in, struct pieces *out) {
     switch (step->kind) {
-    case DECODE_BYTE_LEVEL: return step_byte_level(in, out);
-    case DECODE_BYTE_FALLBACK: return step_byte_fallback(in, out);
-    case DECODE_FUSE: return step_fuse(in, out);
+    case DECODE_BYTE_LEVEL:
+        return step_byte_level(in, out);
+    case DECODE_BYTE_FALLBACK:
+        return step_byte_fallback(in, out);
+    case DECODE_FUSE:
+        return step_fuse(in, out);
     case DECODE_REPLACE:
     case DECODE_STRIP:
-    case DECODE_METASPACE: return step_each(step, in, out);
+    case DECODE_METASPACE:
+        return step_each(step, in, out);
     }
     REQUIRE(false, "unknown decoder step");
     return STATUS_OK;
@@ -197,8 +204,10 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *tokens, i
     TRY(tokens_spell(t, tokens, n_tokens, skip_special, &now));
     for (int i = 0; i < t->n_decode + !t->has_decoder; i++) {
         next.text.n_bytes = next.ends.n_bytes = 0;
-        if (t->has_decoder) TRY(step_run(&t->decode[i], &now, &next));
-        else TRY(joined_by_space(&now, &next));
+        if (t->has_decoder)
+            TRY(step_run(&t->decode[i], &now, &next));
+        else
+            TRY(joined_by_space(&now, &next));
         swap = now, now = next, next = swap;
     }
     TRY(buffer_append(&now.text, "", 1, WHAT));

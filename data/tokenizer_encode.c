@@ -12,8 +12,8 @@ enum { CACHED_BYTES_MAX = 128, CACHE_SLOTS_MAX = 1 << 16 };
 // A word (its bytes as they come from the text) and its tokens, both in cache.store, one behind the other.
 struct cached {
     uint64_t hash;
-    int64_t at;       // of the bytes; the tokens begin at the next multiple of 4
-    int32_t n_bytes;  // 0: free
+    int64_t at;      // of the bytes; the tokens begin at the next multiple of 4
+    int32_t n_bytes; // 0: free
     int32_t n_tokens;
 };
 
@@ -180,7 +180,9 @@ struct split_scan {
     bool waits;
 };
 
-static int64_t step_ahead(const char *text, int64_t n, int64_t at) { return at < n ? at + utf8_length(text[at]) : at + 1; }
+static int64_t step_ahead(const char *text, int64_t n, int64_t at) {
+    return at < n ? at + utf8_length(text[at]) : at + 1;
+}
 
 // The next match. An empty one right behind the match before does not count.
 static enum status match_next(struct split_scan *scan, bool *found) {
@@ -193,8 +195,8 @@ static enum status match_next(struct split_scan *scan, bool *found) {
             if (status != STATUS_OK) return status;
         } else {
             const struct text *literal = &scan->step->literal;
-            const char *at = memmem(scan->text + scan->search, (size_t)(scan->n - scan->search), literal->bytes,
-                                    (size_t)literal->n);
+            const char *at =
+                memmem(scan->text + scan->search, (size_t)(scan->n - scan->search), literal->bytes, (size_t)literal->n);
             if (at) start = at - scan->text, end = start + literal->n;
         }
         if (start < 0) break;
@@ -214,8 +216,10 @@ static enum status span_next(struct split_scan *scan, struct span *span, bool *f
     if (!scan->waits) TRY(match_next(scan, &scan->waits));
     int64_t until = scan->waits ? scan->match.start : scan->n;
     *found = scan->done < until || scan->waits;
-    if (scan->done < until) *span = (struct span){scan->done, until, scan->step->invert};
-    else if (scan->waits) *span = scan->match, scan->waits = false;
+    if (scan->done < until)
+        *span = (struct span){scan->done, until, scan->step->invert};
+    else if (scan->waits)
+        *span = scan->match, scan->waits = false;
     if (*found) scan->done = span->end;
 done:
     return status;
@@ -224,11 +228,15 @@ done:
 // Whether span `b` is glued to the group that ends with span `a`.
 static bool joins(enum split_behavior behavior, const struct span *a, const struct span *b) {
     switch (behavior) {
-    case SPLIT_CONTIGUOUS: return a->delimiter == b->delimiter;
-    case SPLIT_PREVIOUS: return b->delimiter && !a->delimiter;
-    case SPLIT_NEXT: return a->delimiter && !b->delimiter;
+    case SPLIT_CONTIGUOUS:
+        return a->delimiter == b->delimiter;
+    case SPLIT_PREVIOUS:
+        return b->delimiter && !a->delimiter;
+    case SPLIT_NEXT:
+        return a->delimiter && !b->delimiter;
     case SPLIT_ISOLATED:
-    case SPLIT_REMOVED: break;
+    case SPLIT_REMOVED:
+        break;
     }
     return false;
 }
@@ -288,9 +296,12 @@ static enum status piece_steps(struct encoder *e, int step, const char *piece, i
     if (n == 0) return STATUS_OK;
     if (step == e->t->n_pre) return piece_tokens(e, piece, n);
     switch (e->t->pre[step].kind) {
-    case PRE_SPLIT: return piece_split(e, step, piece, n, first);
-    case PRE_METASPACE: return piece_metaspace(e, step, piece, n, first);
-    case PRE_PREFIX_SPACE: return piece_prefix_space(e, step, piece, n, first);
+    case PRE_SPLIT:
+        return piece_split(e, step, piece, n, first);
+    case PRE_METASPACE:
+        return piece_metaspace(e, step, piece, n, first);
+    case PRE_PREFIX_SPACE:
+        return piece_prefix_space(e, step, piece, n, first);
     }
     REQUIRE(false, "unknown pre_tokenizer step");
     return STATUS_OK;
@@ -312,8 +323,10 @@ static enum status stretch_encode(struct encoder *e, const char *text, int64_t n
     for (;;) {
         TRY(added_next(&scan, &span, &found));
         if (!found) break;
-        if (span.token) TRY(token_put(e, span.token->id));
-        else TRY(piece_steps(e, 0, text + span.start, span.end - span.start, first && span.start == 0));
+        if (span.token)
+            TRY(token_put(e, span.token->id));
+        else
+            TRY(piece_steps(e, 0, text + span.start, span.end - span.start, first && span.start == 0));
     }
 done:
     return status;
@@ -327,8 +340,10 @@ static enum status text_encode(struct encoder *e, const char *text, int64_t n) {
     for (;;) {
         TRY(added_next(&scan, &span, &found));
         if (!found) break;
-        if (span.token) TRY(token_put(e, span.token->id));
-        else TRY(stretch_encode(e, text + span.start, span.end - span.start, span.start == 0));
+        if (span.token)
+            TRY(token_put(e, span.token->id));
+        else
+            TRY(stretch_encode(e, text + span.start, span.end - span.start, span.start == 0));
     }
 done:
     return status;

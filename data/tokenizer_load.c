@@ -55,8 +55,7 @@ static enum status pattern_source(const struct tokenizer *t, const json_t *step,
     TRY(json_get_string_or(pattern, t->name, "Regex", NULL, regex));
     if (!*string == !*regex)
         TRY(status_set(STATUS_FORMAT, "%s: \"pattern\" must hold either \"String\" or \"Regex\"", t->name));
-    if (*string && !(*string)[0])
-        TRY(status_set(STATUS_UNSUPPORTED, "%s: an empty pattern is not supported", t->name));
+    if (*string && !(*string)[0]) TRY(status_set(STATUS_UNSUPPORTED, "%s: an empty pattern is not supported", t->name));
 done:
     return status;
 }
@@ -84,9 +83,12 @@ static enum status normal_step_load(struct tokenizer *t, const json_t *step, con
     enum status status = STATUS_OK;
     const char *from = "", *to = NULL;
     TRY(room(t, t->n_normal, "normalizer"));
-    if (strcmp(type, "Prepend") == 0) TRY(json_get_string(step, t->name, "prepend", &to));
-    else if (strcmp(type, "Replace") == 0) TRY(replace_load(t, step, &from, &to));
-    else TRY(unsupported(t, "normalizer", type, "Prepend, Replace, Sequence"));
+    if (strcmp(type, "Prepend") == 0)
+        TRY(json_get_string(step, t->name, "prepend", &to));
+    else if (strcmp(type, "Replace") == 0)
+        TRY(replace_load(t, step, &from, &to));
+    else
+        TRY(unsupported(t, "normalizer", type, "Prepend, Replace, Sequence"));
     t->normal[t->n_normal++] = (struct normal_step){.from = text_of(from), .to = text_of(to)};
 done:
     return status;
@@ -104,15 +106,18 @@ static enum status split_add(struct tokenizer *t, const char *literal, const cha
     enum status status = STATUS_OK;
     struct pre_step step = {.kind = PRE_SPLIT, .behavior = behavior, .invert = invert};
     TRY(room(t, t->n_pre, "pre_tokenizer"));
-    if (regex) TRY(pattern_new(regex, t->name, &step.pattern));
-    else step.literal = text_of(literal);
+    if (regex)
+        TRY(pattern_new(regex, t->name, &step.pattern));
+    else
+        step.literal = text_of(literal);
     t->pre[t->n_pre++] = step;
 done:
     return status;
 }
 
 static enum status split_load(struct tokenizer *t, const json_t *step) {
-    static const char *const behaviors[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const behaviors[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                            "Contiguous"};
     enum status status = STATUS_OK;
     const char *string = NULL, *regex = NULL, *behavior = NULL;
     bool invert = false;
@@ -182,7 +187,8 @@ done:
 
 static enum status pre_step_load(struct tokenizer *t, const json_t *step, const char *type) {
     if (t->byte_level)
-        return status_set(STATUS_UNSUPPORTED, "%s: pre_tokenizer '%s' behind ByteLevel is not supported", t->name, type);
+        return status_set(STATUS_UNSUPPORTED, "%s: pre_tokenizer '%s' behind ByteLevel is not supported", t->name,
+                          type);
     if (strcmp(type, "Split") == 0) return split_load(t, step);
     if (strcmp(type, "Metaspace") == 0) return metaspace_load(t, step);
     if (strcmp(type, "ByteLevel") == 0) return byte_level_load(t, step);
@@ -238,9 +244,12 @@ static enum status template_split(const struct tokenizer *t, const json_t *step,
         if (!token == !sequence)
             TRY(status_set(STATUS_FORMAT, "%s: a template piece is neither SpecialToken nor Sequence", t->name));
         TRY(json_get_string(token ? token : sequence, t->name, "id", &id));
-        if (token) TRY(special_load(t, specials, id, n_sequences ? after : before));
-        else if (strcmp(id, "A") == 0) n_sequences++;
-        else TRY(unsupported(t, "template for one text with sequence", id, "A"));
+        if (token)
+            TRY(special_load(t, specials, id, n_sequences ? after : before));
+        else if (strcmp(id, "A") == 0)
+            n_sequences++;
+        else
+            TRY(unsupported(t, "template for one text with sequence", id, "A"));
     }
     if (n_sequences != 1)
         TRY(status_set(STATUS_UNSUPPORTED, "%s: a template that holds the text %d times is not supported", t->name,
@@ -294,10 +303,14 @@ static enum status decode_step_load(struct tokenizer *t, const json_t *step, con
     struct decode_step out = {0};
     const char *from = NULL, *to = NULL;
     TRY(room(t, t->n_decode, "decoder"));
-    if (strcmp(type, "ByteLevel") == 0) out.kind = DECODE_BYTE_LEVEL;
-    else if (strcmp(type, "ByteFallback") == 0) out.kind = DECODE_BYTE_FALLBACK;
-    else if (strcmp(type, "Fuse") == 0) out.kind = DECODE_FUSE;
-    else if (strcmp(type, "Strip") == 0) TRY(strip_load(t, step, &out));
+    if (strcmp(type, "ByteLevel") == 0)
+        out.kind = DECODE_BYTE_LEVEL;
+    else if (strcmp(type, "ByteFallback") == 0)
+        out.kind = DECODE_BYTE_FALLBACK;
+    else if (strcmp(type, "Fuse") == 0)
+        out.kind = DECODE_FUSE;
+    else if (strcmp(type, "Strip") == 0)
+        TRY(strip_load(t, step, &out));
     else if (strcmp(type, "Replace") == 0) {
         TRY(replace_load(t, step, &from, &to));
         out = (struct decode_step){.kind = DECODE_REPLACE, .from = text_of(from), .to = text_of(to)};
@@ -305,7 +318,8 @@ static enum status decode_step_load(struct tokenizer *t, const json_t *step, con
         enum prepend_scheme scheme = PREPEND_ALWAYS;
         TRY(one_char(t, step, "replacement", &from));
         TRY(metaspace_scheme(t, step, &scheme));
-        out = (struct decode_step){.kind = DECODE_METASPACE, .from = text_of(from), .drop_first = scheme != PREPEND_NEVER};
+        out = (struct decode_step){
+            .kind = DECODE_METASPACE, .from = text_of(from), .drop_first = scheme != PREPEND_NEVER};
     } else {
         TRY(unsupported(t, "decoder", type, "ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, Sequence"));
     }

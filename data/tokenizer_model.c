@@ -127,7 +127,8 @@ static enum status vocab_load(struct vocab *vocab, json_t *object, const char *w
 }
 
 // The two parts of one merge: "a b" or ["a", "b"].
-static enum status merge_parts(const json_t *merge, size_t rank, bool as_pair, const char *where, struct text parts[2]) {
+static enum status merge_parts(const json_t *merge, size_t rank, bool as_pair, const char *where,
+                               struct text parts[2]) {
     const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
     const char *line = json_string_value(merge);
     if (as_pair && json_array_size(merge) == 2 && json_is_string(a) && json_is_string(b)) {
@@ -138,8 +139,8 @@ static enum status merge_parts(const json_t *merge, size_t rank, bool as_pair, c
         parts[0] = (struct text){(char *)line, space - line};
         parts[1] = (struct text){(char *)space + 1, (int64_t)strlen(space + 1)};
     } else {
-        return status_set(STATUS_FORMAT, "%s: merge %zu is not \"left right\" or [left, right] like the first one", where,
-                          rank);
+        return status_set(STATUS_FORMAT, "%s: merge %zu is not \"left right\" or [left, right] like the first one",
+                          where, rank);
     }
     if (parts[0].n == 0 || parts[1].n == 0 || (!as_pair && strchr(parts[1].bytes, ' ')))
         return status_set(STATUS_FORMAT, "%s: merge %zu does not have two parts", where, rank);
@@ -150,8 +151,8 @@ static enum status merge_token(const struct vocab *vocab, const char *bytes, int
                                int32_t *id) {
     *id = vocab_find(vocab, bytes, n);
     if (*id >= 0) return STATUS_OK;
-    return status_set(STATUS_FORMAT, "%s: merge %zu needs the token '%.*s', which is not in the vocabulary", where, rank,
-                      (int)(n > 100 ? 100 : n), bytes);
+    return status_set(STATUS_FORMAT, "%s: merge %zu needs the token '%.*s', which is not in the vocabulary", where,
+                      rank, (int)(n > 100 ? 100 : n), bytes);
 }
 
 static enum status merges_load(struct bpe *bpe, const json_t *list, const char *where) {
@@ -178,7 +179,8 @@ static enum status merges_load(struct bpe *bpe, const json_t *list, const char *
         TRY(buffer_append(&joined, parts[1].bytes, parts[1].n, "a merge"));
         TRY(merge_token(&bpe->vocab, joined.bytes, joined.n_bytes, i, where, &merge.made));
         uint64_t pair = (uint64_t)merge.left << 32 | (uint32_t)merge.right;
-        bpe->slots[merge_slot(bpe, pair)] = (struct merge_slot){pair, bpe->n_merges}; // a repeated merge: the later rank
+        bpe->slots[merge_slot(bpe, pair)] =
+            (struct merge_slot){pair, bpe->n_merges}; // a repeated merge: the later rank
         bpe->merges[bpe->n_merges++] = merge;
     }
 done:

@@ -6,6 +6,7 @@
 //   tokenizer_added.c     added tokens: JSON, and finding them in a text
 //   tokenizer_normal.c    normalizers
 //   tokenizer_pattern.c   regular expressions in Oniguruma's dialect through PCRE2
+//   tokenizer_unicode.c   characters that PCRE2 does not know yet
 //   tokenizer_encode.c    text -> pieces -> words
 //   tokenizer_bpe.c       word -> tokens
 //   tokenizer_decode.c    tokens -> text
@@ -56,12 +57,12 @@ struct bpe {
     uint32_t n_merges;
     struct merge_slot *slots; // [slot_mask + 1]
     uint32_t slot_mask;
-    int32_t *char_ids;       // [0x10000] id of the token that is this one character, or -1
-    int32_t byte_ids[256];   // id of "<0x00>" … for byte_fallback, or -1
+    int32_t *char_ids;     // [0x10000] id of the token that is this one character, or -1
+    int32_t byte_ids[256]; // id of "<0x00>" … for byte_fallback, or -1
     bool byte_fallback, fuse_unk, ignore_merges;
-    bool bytes_complete;     // byte_fallback, and all 256 are there
-    char *unk_token;         // NULL: unknown characters vanish
-    int32_t unk_id;          // -1: unk_token is not in the vocabulary
+    bool bytes_complete; // byte_fallback, and all 256 are there
+    char *unk_token;     // NULL: unknown characters vanish
+    int32_t unk_id;      // -1: unk_token is not in the vocabulary
 
     // Where a word can be cut without changing its tokens: between characters x, y such that no merge joins a token
     // that ends in x with one that begins with y. seams holds the pairs (x << 32 | y) where a merge may.
@@ -93,6 +94,9 @@ void pattern_scratch_free(struct pattern_scratch *scratch);
 enum status pattern_find(const struct pattern *pattern, struct pattern_scratch *scratch, const char *text, int64_t n,
                          int64_t from, int64_t *start, int64_t *end);
 
+// For a general category of PCRE2's, ranges of the characters it is too old to know; NULL for other properties.
+const char *unicode_additions(const char *property, int length);
+
 extern const char pattern_gpt2[];  // what ByteLevel with use_regex splits by
 extern const char pattern_word[];  // one word character, \w of the Rust library that looks for added tokens
 extern const char pattern_digit[]; // one number character, for Digits
@@ -120,7 +124,14 @@ struct pre_step {
 
 // ---- decoder
 
-enum decode_kind { DECODE_BYTE_LEVEL, DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE };
+enum decode_kind {
+    DECODE_BYTE_LEVEL,
+    DECODE_REPLACE,
+    DECODE_BYTE_FALLBACK,
+    DECODE_FUSE,
+    DECODE_STRIP,
+    DECODE_METASPACE
+};
 
 struct decode_step {
     enum decode_kind kind;
@@ -179,7 +190,7 @@ struct tokenizer {
     int n_normal;
     struct pre_step pre[STEPS_MAX];
     int n_pre;
-    bool byte_level; // words are spelled in the alphabet of ByteLevel
+    bool byte_level;             // words are spelled in the alphabet of ByteLevel
     struct buffer before, after; // int32_t: tokens that the post_processor adds
     bool has_decoder;
     struct decode_step decode[STEPS_MAX];

@@ -2,8 +2,8 @@
 // construct means something else, the source is rewritten, and what cannot be rewritten is refused by name:
 //
 //   \s \S     PCRE2 counts U+180E as white space; written out as ranges
-//   \p{L}     PCRE2 10.42 knows Unicode 14, the `tokenizers` library Unicode 16: the letters and numbers of 15 and 16
-//   \p{N}     are added as ranges (other properties are as old as the PCRE2 library)
+//   \p{L} …   characters newer than the PCRE2 library are added (tokenizer_unicode.c; scripts are not)
+//   \d        as \p{Nd}
 //   ^ $       match at line ends in Oniguruma's default syntax: PCRE2_MULTILINE
 //   refused   sets inside sets, &&, {n}+, {,n}, (?m, (?s, (?x, names, verbs, \w \b \h \v \R \X and the like
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -27,18 +27,6 @@ enum { MATCH_STEPS = 10000000, MATCH_STEPS_PER_BYTE = 16, MATCH_HEAP_KB = 1 << 1
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"                \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 
-// Assigned in Unicode 15 to 16 (DerivedGeneralCategory).
-static const char letters_new[] =
-    "\\x{1c89}-\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}"
-    "\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}"
-    "\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}"
-    "\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"
-    "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}"
-    "\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}";
-static const char numbers_new[] =
-    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}\\x{16130}-\\x{16139}"
-    "\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}";
-
 struct pattern {
     pcre2_code *code;
     char *source, *where; // for messages
@@ -59,8 +47,8 @@ struct rewrite {
 };
 
 static enum status refused(const struct rewrite *r, const char *what, int length) {
-    return status_set(STATUS_UNSUPPORTED, "%s: '%.*s'%s at byte %td of the pattern '%s' is not supported", r->where, length,
-                      r->at, what, r->at - r->source, r->source);
+    return status_set(STATUS_UNSUPPORTED, "%s: '%.*s'%s at byte %td of the pattern '%s' is not supported", r->where,
+                      length, r->at, what, r->at - r->source, r->source);
 }
 
 static enum status put(struct rewrite *r, const char *text) {
@@ -73,11 +61,14 @@ static enum status copy(struct rewrite *r, int64_t n) {
     return status;
 }
 
-// Ranges for a set: inside one as they are, outside in brackets.
-static enum status put_ranges(struct rewrite *r, const char *open, const char *ranges, const char *more) {
+// A property with what is newer than PCRE2; \P{…} inside a set cannot be written with additions.
+static enum status put_property(struct rewrite *r, bool negated, const char *property, int length, const char *more) {
     enum status status = STATUS_OK;
-    if (!r->in_set) TRY(put(r, open));
-    TRY(put(r, ranges));
+    if (negated && r->in_set) return refused(r, " inside a set", 2);
+    if (!r->in_set) TRY(put(r, negated ? "[^" : "["));
+    TRY(put(r, "\\p{"));
+    TRY(buffer_append(&r->out, property, length, "a pattern"));
+    TRY(put(r, "}"));
     TRY(put(r, more));
     if (!r->in_set) TRY(put(r, "]"));
 done:
@@ -89,16 +80,15 @@ static enum status rewrite_property(struct rewrite *r) {
     const char *close = strchr(r->at, '}');
     if (r->at[2] != '{' || !close) return refused(r, " (a property without braces)", 2);
     int length = (int)(close - r->at) + 1;
-    const char *more = length == 5 && r->at[3] == 'L' ? letters_new : length == 5 && r->at[3] == 'N' ? numbers_new : NULL;
-    bool negated = r->at[1] == 'P';
+    const char *property = r->at + 3, *more = unicode_additions(property, length - 4);
     if (!more) return copy(r, length);
-    if (negated && r->in_set) return refused(r, " inside a set", length);
-    char property[] = {'\\', 'p', '{', r->at[3], '}', 0};
+    enum status status = put_property(r, r->at[1] == 'P', property, length - 4, more);
     r->at += length;
-    return put_ranges(r, negated ? "[^" : "[", property, more);
+    return status;
 }
 
 static enum status rewrite_escape(struct rewrite *r) {
+    enum status status = STATUS_OK;
     char c = r->at[1];
     bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (c == 0) return refused(r, " (nothing behind it)", 1);
@@ -108,20 +98,26 @@ static enum status rewrite_escape(struct rewrite *r) {
     case 'S':
         r->at += 2;
         if (r->in_set) return put(r, c == 's' ? SPACE : NOT_SPACE);
-        return put_ranges(r, c == 's' ? "[" : "[^", SPACE, "");
+        return put(r, c == 's' ? "[" SPACE "]" : "[^" SPACE "]");
     case 'p':
-    case 'P': return rewrite_property(r);
+    case 'P':
+        return rewrite_property(r);
     case 'd':
     case 'D':
+        status = put_property(r, c == 'D', "Nd", 2, unicode_additions("Nd", 2));
+        r->at += 2;
+        return status;
     case 'n':
     case 'r':
     case 't':
-    case 'f': return copy(r, 2);
+    case 'f':
+        return copy(r, 2);
     case 'x':
         if (r->at[2] == '{') return copy(r, 3);
         if (r->at[2] >= '0' && r->at[2] <= '7') return copy(r, 3);
         return refused(r, "", 2);
-    default: return refused(r, "", 2);
+    default:
+        return refused(r, "", 2);
     }
 }
 
@@ -134,8 +130,10 @@ static enum status rewrite_set(struct rewrite *r) {
         if (*r->at == 0) return refused(r, " (a set without end)", 1);
         if (*r->at == '[') return refused(r, " inside a set", 1);
         if (r->at[0] == '&' && r->at[1] == '&') return refused(r, "", 2);
-        if (*r->at == '\\') TRY(rewrite_escape(r));
-        else TRY(copy(r, 1));
+        if (*r->at == '\\')
+            TRY(rewrite_escape(r));
+        else
+            TRY(copy(r, 1));
     }
     r->in_set = false;
     TRY(copy(r, 1));
@@ -165,11 +163,20 @@ static enum status rewrite(struct rewrite *r) {
     enum status status = STATUS_OK;
     while (*r->at) {
         switch (*r->at) {
-        case '\\': TRY(rewrite_escape(r)); break;
-        case '[': TRY(rewrite_set(r)); break;
-        case '(': TRY(rewrite_group(r)); break;
-        case '{': TRY(rewrite_braces(r)); break;
-        default: TRY(copy(r, 1));
+        case '\\':
+            TRY(rewrite_escape(r));
+            break;
+        case '[':
+            TRY(rewrite_set(r));
+            break;
+        case '(':
+            TRY(rewrite_group(r));
+            break;
+        case '{':
+            TRY(rewrite_braces(r));
+            break;
+        default:
+            TRY(copy(r, 1));
         }
     }
 done:

@@ -8,10 +8,14 @@ int utf8_sequence(const char *text, int64_t n_bytes, bool *valid) {
     int length = 0;
     *valid = false;
     if (c < 0x80) return *valid = true, 1;
-    if (c >= 0xc2 && c <= 0xdf) length = 2;
-    else if (c >= 0xe0 && c <= 0xef) length = 3;
-    else if (c >= 0xf0 && c <= 0xf4) length = 4;
-    else return 1;
+    if (c >= 0xc2 && c <= 0xdf)
+        length = 2;
+    else if (c >= 0xe0 && c <= 0xef)
+        length = 3;
+    else if (c >= 0xf0 && c <= 0xf4)
+        length = 4;
+    else
+        return 1;
     if (c == 0xe0) low = 0xa0;
     if (c == 0xed) high = 0x9f;
     if (c == 0xf0) low = 0x90;
