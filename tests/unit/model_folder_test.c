@@ -1,0 +1,409 @@
+#include "tests/files.h"
+
+#include "data/json.h"
+#include "data/model_folder.h"
+#include "data/whole_file.h"
+
+#include <dirent.h>
+#include <sys/resource.h>
+
+// FOLDER/NAME, good until the end of the program.
+static struct arena *names_kept;
+
+static const char *in(const char *folder, const char *name) {
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = arena_take(names_kept, n, 1);
+    snprintf(path, n, "%s/%s", folder, name);
+    return path;
+}
+
+static struct model_folder *golden_open(const char *name) {
+    char path[4096], *inner = mem_format("tests/golden/models/%s", name);
+    struct model_folder *folder = NULL;
+    check_ok(model_folder_open(check_source(inner, path, sizeof path), &folder));
+    free(inner);
+    return folder;
+}
+
+static int64_t entries_count(const char *path) {
+    DIR *folder = opendir(path);
+    assert_non_null(folder);
+    int64_t n = 0;
+    for (struct dirent *entry; (entry = readdir(folder));) n += entry->d_name[0] != '.';
+    closedir(folder);
+    return n;
+}
+
+static void bytes_check_same(const char *a, const char *b) {
+    size_t n_a = 0, n_b = 0;
+    char *x = files_bytes(a, &n_a), *y = files_bytes(b, &n_b);
+    assert_non_null(x);
+    assert_non_null(y);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(x, y, n_a);
+    free(x);
+    free(y);
+}
+
+// Replaces every tensor whose name ends in "proj.weight": multiples of `step` near the old values.
+struct rounding {
+    float step;
+    int64_t n;             // tensors made
+    int64_t fail_after, bad_after; // -1: never; else return an error, make a NaN, at this tensor
+};
+
+static bool rounding_selects(void *self, const char *name) {
+    (void)self;
+    size_t n = strlen(name);
+    return n > 11 && strcmp(name + n - 11, "proj.weight") == 0;
+}
+
+static enum status rounding_replace(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
+    struct rounding *rounding = self;
+    if (rounding->n == rounding->fail_after) return status_set(STATUS_INVALID, "no replacement for %s", name);
+    for (int64_t i = 0; i < rows * cols; i++) data[i] = rounding->step * roundf(data[i] / rounding->step);
+    if (rounding->n++ == rounding->bad_after) data[rows * cols - 1] = NAN;
+    return STATUS_OK;
+}
+
+static struct model_folder_edit rounding_edit(struct rounding *rounding) {
+    return (struct model_folder_edit){rounding, rounding_selects, rounding_replace};
+}
+
+static struct rounding rounding_by(float step) { return (struct rounding){step, 0, -1, -1}; }
+
+static void a_plain_copy_has_the_same_bytes(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama_mha", "phi3_longrope_f16", "llama_headdim_sharded"};
+    static const char *const files[] = {"config.json", "golden.json", "model.safetensors", "model.safetensors.index.json",
+                                        "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"};
+    char *out = files_folder();
+    for (int i = 0; i < 3; i++) {
+        struct model_folder *folder = golden_open(names[i]);
+        const char *copy = in(out, names[i]);
+        check_ok(model_folder_save(folder, copy, NULL, false));
+        assert_int_equal(entries_count(copy), i == 2 ? 6 : 3);
+        for (int f = 0; f < 6; f++) {
+            if (!files_has(model_folder_path(folder), files[f])) assert_false(files_has(copy, files[f]));
+            else bytes_check_same(in(model_folder_path(folder), files[f]), in(copy, files[f]));
+        }
+        model_folder_free(folder);
+    }
+    files_remove(out);
+}
+
+// Checks a saved folder against its source: names, shards, untouched bits, new values; returns how many became F32.
+static int64_t saved_check(const struct model_folder *from, const struct model_folder *to, float step) {
+    int64_t widened = 0;
+    assert_int_equal(model_folder_n_files(from), model_folder_n_files(to));
+    for (int64_t f = 0; f < model_folder_n_files(from); f++) {
+        assert_string_equal(model_folder_file_name(from, f), model_folder_file_name(to, f));
+        const struct safetensors *a = model_folder_file(from, f), *b = model_folder_file(to, f);
+        assert_int_equal(safetensors_n_tensors(a), safetensors_n_tensors(b));
+        for (int64_t i = 0; i < safetensors_n_tensors(a); i++) {
+            const struct safetensors_tensor *old = safetensors_at(a, i), *new = safetensors_find(b, old->name);
+            assert_non_null(new);
+            assert_int_equal(old->rank, new->rank);
+            assert_memory_equal(old->shape, new->shape, (size_t)old->rank * sizeof *old->shape);
+            if (!rounding_selects(NULL, old->name)) {
+                assert_int_equal(old->dtype, new->dtype);
+                assert_memory_equal(old->data, new->data, (size_t)old->n_bytes);
+                continue;
+            }
+            widened += new->dtype == SAFETENSORS_F32 && old->dtype != SAFETENSORS_F32;
+            float *want = mem_new((size_t)old->n_elements, sizeof *want), *got = mem_new((size_t)old->n_elements, sizeof *got);
+            check_ok(safetensors_to_float(a, old, want));
+            for (int64_t e = 0; e < old->n_elements; e++) want[e] = step * roundf(want[e] / step);
+            check_ok(safetensors_to_float(b, new, got));
+            assert_memory_equal(want, got, (size_t)old->n_elements * sizeof *want);
+            free(want);
+            free(got);
+        }
+    }
+    return widened;
+}
+
+static void replaced_tensors_keep_their_dtype_where_it_holds_them(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        float step;
+        bool widens; // 0.1 has no short binary form, multiples of 1/8 of this size have one
+    } cases[] = {{"phi3_gqa_bf16", 0.125f, false}, {"phi3_gqa_bf16", 0.1f, true},  {"phi3_longrope_f16", 0.125f, false},
+                 {"phi3_longrope_f16", 0.1f, true}, {"llama_mha", 0.1f, false},     {"llama_headdim_sharded", 0.125f, false},
+                 {"llama_headdim_sharded", 0.1f, true}};
+    char *out = files_folder();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model_folder *from = golden_open(cases[i].name), *to = NULL;
+        struct rounding rounding = rounding_by(cases[i].step);
+        struct model_folder_edit edit = rounding_edit(&rounding);
+        const char *copy = in(out, "model");
+        check_ok(model_folder_save(from, copy, &edit, true)); // from the second on it replaces the one before
+        assert_int_equal(entries_count(out), 1);
+        check_ok(model_folder_open(copy, &to));
+        int64_t widened = saved_check(from, to, cases[i].step);
+        assert_int_equal(widened, cases[i].widens ? rounding.n : 0);
+        assert_true(rounding.n >= 8);
+        bytes_check_same(in(model_folder_path(from), "config.json"), in(copy, "config.json"));
+        model_folder_free(from);
+        model_folder_free(to);
+    }
+    files_remove(out);
+}
+
+static void the_index_gives_the_new_size(void **state) {
+    (void)state;
+    char *out = files_folder();
+    const char *copy = in(out, "model"), *index_path;
+    struct model_folder *from = golden_open("llama_headdim_sharded"), *to = NULL;
+    struct rounding rounding = rounding_by(0.1f);
+    struct model_folder_edit edit = rounding_edit(&rounding);
+    check_ok(model_folder_save(from, copy, &edit, false));
+    check_ok(model_folder_open(copy, &to));
+    int64_t want = 0, got = 0;
+    for (int64_t f = 0; f < model_folder_n_files(to); f++)
+        for (int64_t i = 0; i < safetensors_n_tensors(model_folder_file(to, f)); i++)
+            want += safetensors_at(model_folder_file(to, f), i)->n_bytes;
+    json_t *old = NULL, *new = NULL, *metadata = NULL;
+    index_path = in(copy, "model.safetensors.index.json");
+    check_ok(json_read_file(index_path, &new));
+    check_ok(json_read_file(in(model_folder_path(from), "model.safetensors.index.json"), &old));
+    check_ok(json_get_object(new, index_path, "metadata", &metadata));
+    check_ok(json_get_integer(metadata, index_path, "total_size", &got));
+    assert_int_equal(got, want);
+    assert_true(got > 46872);
+    assert_true(json_equal(json_object_get(old, "weight_map"), json_object_get(new, "weight_map")));
+    char *text = files_bytes(index_path, NULL);
+    assert_int_equal(strncmp(text, "{\n  \"metadata\": {\n    \"total_size\": ", 36), 0);
+    assert_string_equal(text + strlen(text) - 2, "}\n");
+    free(text);
+    json_decref(old);
+    json_decref(new);
+    model_folder_free(from);
+    model_folder_free(to);
+    files_remove(out);
+}
+
+// A folder of our own with the usual companions.
+static char *full_folder(void) {
+    char *folder = files_folder();
+    struct model_folder *golden = golden_open("phi3_gqa_bf16");
+    check_ok(model_folder_save(golden, folder, NULL, false)); // an empty folder may be the target
+    model_folder_free(golden);
+    remove(in(folder, "golden.json"));
+    files_put(in(folder, "tokenizer.json"), "{\"a\": 1e-05}\r\n", 14);
+    files_put(in(folder, "modeling_phi3.py"), "\0\xff\n", 3);
+    files_put(in(folder, "empty.txt"), "", 0);
+    files_put(in(folder, "pytorch_model.bin"), "old weights", 11);
+    files_put(in(folder, "model.gguf"), "old weights", 11);
+    files_put(in(folder, "consolidated.safetensors"), "old weights", 11);
+    files_put(in(folder, ".gitattributes"), "x", 1);
+    assert_int_equal(mkdir(in(folder, "original"), 0700), 0);
+    files_put(in(folder, "original/params.json"), "{}", 2);
+    files_put(in(folder, "original/consolidated.00.pth"), "old weights", 11);
+    char *large = mem_new(1, 700001);
+    memset(large, 'x', 700001);
+    files_put(in(folder, "vocab.json"), large, 700001);
+    free(large);
+    assert_int_equal(symlink("vocab.json", in(folder, "link.json")), 0);
+    return folder;
+}
+
+static void other_files_are_carried_over(void **state) {
+    (void)state;
+    char *from = full_folder(), *out = files_folder();
+    const char *copy = in(out, "model");
+    struct model_folder *folder = NULL;
+    check_ok(model_folder_open(from, &folder));
+    struct rounding rounding = rounding_by(0.1f);
+    struct model_folder_edit edit = rounding_edit(&rounding);
+    check_ok(model_folder_save(folder, copy, &edit, false));
+    static const char *const same[] = {"config.json", "tokenizer.json", "modeling_phi3.py", "empty.txt", "vocab.json", "link.json",
+                                       "original/params.json"};
+    for (int i = 0; i < 7; i++) bytes_check_same(in(from, same[i]), in(copy, same[i]));
+    assert_int_equal(entries_count(copy), 8); // and model.safetensors; no other weights
+    assert_int_equal(entries_count(in(copy, "original")), 1);
+    assert_false(files_has(copy, ".gitattributes"));
+    model_folder_free(folder);
+    files_remove(from);
+    files_remove(out);
+}
+
+static void nothing_of_somebody_elses_is_overwritten(void **state) {
+    (void)state;
+    char *from = full_folder(), *out = files_folder();
+    struct model_folder *folder = NULL;
+    check_ok(model_folder_open(from, &folder));
+    const char *taken = in(out, "taken");
+    files_put(taken, "mine", 4);
+    check_fails(model_folder_save(folder, taken, NULL, true), STATUS_INVALID);
+    files_check_text(taken, "mine");
+    taken = in(out, "home");
+    assert_int_equal(mkdir(taken, 0700), 0);
+    files_put(in(taken, "letter"), "mine", 4);
+    check_fails(model_folder_save(folder, taken, NULL, true), STATUS_INVALID); // no config.json in it
+    files_put(in(taken, "config.json"), "{}", 2);
+    check_fails(model_folder_save(folder, taken, NULL, false), STATUS_INVALID);
+    files_check_text(in(taken, "letter"), "mine");
+    const char *link = in(out, "link");
+    assert_int_equal(symlink(taken, link), 0);
+    check_fails(model_folder_save(folder, link, NULL, true), STATUS_INVALID);
+    files_check_text(in(taken, "letter"), "mine");
+    check_fails(model_folder_save(folder, from, NULL, true), STATUS_INVALID); // itself
+    check_fails(model_folder_save(folder, in(from, "inside"), NULL, true), STATUS_INVALID);
+    check_fails(model_folder_save(folder, in(from, "original/inside"), NULL, true), STATUS_INVALID);
+    char *around = mem_format("%s/..", from);
+    check_fails(model_folder_save(folder, around, NULL, true), STATUS_INVALID);
+    free(around);
+    check_fails(model_folder_save(folder, in(out, "no/such/place"), NULL, true), STATUS_IO);
+    assert_true(files_has(from, "model.safetensors"));
+    assert_int_equal(entries_count(out), 3);
+    check_ok(model_folder_save(folder, in(out, "home/"), NULL, true));
+    assert_false(files_has(taken, "letter"));
+    assert_int_equal(entries_count(out), 3);
+    model_folder_free(folder);
+    files_remove(from);
+    files_remove(out);
+}
+
+static void a_failed_replacement_leaves_nothing(void **state) {
+    (void)state;
+    char *from = full_folder(), *out = files_folder();
+    struct model_folder *folder = NULL;
+    check_ok(model_folder_open(from, &folder));
+    for (int i = 0; i < 4; i++) {
+        struct rounding rounding = {0.1f, 0, i % 2 ? -1 : 2, i % 2 ? 2 : -1};
+        struct model_folder_edit edit = rounding_edit(&rounding);
+        check_fails(model_folder_save(folder, in(out, "model"), &edit, false), STATUS_INVALID);
+        assert_non_null(strstr(status_message(), i % 2 ? "NaN" : "no replacement for"));
+        assert_int_equal(entries_count(out), 0);
+    }
+    model_folder_free(folder);
+    files_remove(from);
+    files_remove(out);
+}
+
+// Every write, sync and rename of a file, then every buffer, made to fail in turn: what stood there stands, and nothing
+// else is left.
+static void a_failure_at_any_point_leaves_the_old_folder(void **state) {
+    (void)state;
+    char *from = full_folder(), *out = files_folder();
+    const char *copy = in(out, "model");
+    struct model_folder *folder = NULL, *old = NULL;
+    check_ok(model_folder_open(from, &folder));
+    check_ok(model_folder_save(folder, copy, NULL, false));
+    for (int kind = 0; kind < 2; kind++) {
+        for (int64_t k = 0;; k++) {
+            struct rounding rounding = rounding_by(0.1f);
+            struct model_folder_edit edit = rounding_edit(&rounding);
+            if (kind == 0) whole_file_fail_at(k);
+            else mem_fail_at(k);
+            enum status status = model_folder_save(folder, copy, &edit, true);
+            whole_file_fail_at(-1);
+            mem_fail_at(-1);
+            assert_int_equal(entries_count(out), 1);
+            if (status == STATUS_OK) {
+                assert_true(k >= (kind == 0 ? 20 : 8));
+                break;
+            }
+            assert_int_equal(status, kind == 0 ? STATUS_IO : STATUS_NO_MEMORY);
+            check_ok(model_folder_open(copy, &old));
+            bytes_check_same(in(copy, "model.safetensors"), in(from, "model.safetensors"));
+            model_folder_free(old);
+        }
+        check_ok(model_folder_save(folder, copy, NULL, true));
+    }
+    model_folder_free(folder);
+    files_remove(from);
+    files_remove(out);
+}
+
+static void opening_fails_cleanly_when_memory_is_out(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama_mha", "llama_headdim_sharded"};
+    for (int i = 0; i < 2; i++) {
+        char path[4096], *inner = mem_format("tests/golden/models/%s", names[i]);
+        check_source(inner, path, sizeof path);
+        struct model_folder *folder = NULL;
+        int64_t k = 0, before = mem_buffer_bytes();
+        for (enum status status = STATUS_NO_MEMORY; status != STATUS_OK; k++) {
+            mem_fail_at(k);
+            status = model_folder_open(path, &folder);
+            mem_fail_at(-1);
+            assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !folder));
+            assert_int_equal(mem_buffer_bytes(), before);
+        }
+        assert_int_equal(k, i + 2); // config.json, index
+        model_folder_free(folder);
+        free(inner);
+    }
+}
+
+static void a_file_size_limit_leaves_nothing(void **state) {
+    (void)state;
+    char *from = full_folder(), *out = files_folder();
+    struct model_folder *folder = NULL;
+    check_ok(model_folder_open(from, &folder));
+    struct rlimit before, limit;
+    getrlimit(RLIMIT_FSIZE, &before);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t bytes = 0; bytes < 700000; bytes = bytes ? 2 * bytes : 7) { // vocab.json has 700001
+        struct rounding rounding = rounding_by(0.1f);
+        struct model_folder_edit edit = rounding_edit(&rounding);
+        limit = (struct rlimit){bytes, before.rlim_max};
+        setrlimit(RLIMIT_FSIZE, &limit);
+        enum status status = model_folder_save(folder, in(out, "model"), &edit, false);
+        setrlimit(RLIMIT_FSIZE, &before);
+        assert_int_equal(status, STATUS_IO);
+        assert_int_equal(entries_count(out), 0);
+    }
+    signal(SIGXFSZ, handler);
+    model_folder_free(folder);
+    files_remove(from);
+    files_remove(out);
+}
+
+static void a_pretrained_model_is_read_and_copied(void **state) {
+    (void)state;
+    char path[4096], *out = NULL;
+    struct model_folder *folder = NULL;
+    enum dtype dtype = DTYPE_U8;
+    check_shared("models/stories260K/model.safetensors", path, sizeof path);
+    *strrchr(path, '/') = 0;
+    check_ok(model_folder_open(path, &folder));
+    struct tensor_source source = model_folder_source(folder);
+    float *values = mem_new(512 * 64, sizeof *values);
+    check_ok(source.read(source.self, "model.embed_tokens.weight", 512, 64, values, &dtype));
+    assert_int_equal(dtype, DTYPE_F32);
+    double norm2 = 0;
+    for (int i = 0; i < 512 * 64; i++) norm2 += (double)values[i] * (double)values[i];
+    assert_true(norm2 > 1 && norm2 < 1e6);
+    check_ok(source.read(source.self, "model.norm.weight", 1, 64, values, NULL));
+    check_fails(source.read(source.self, "lm_head.weight", 512, 64, values, NULL), STATUS_FORMAT); // tied
+    out = files_folder();
+    check_ok(model_folder_save(folder, in(out, "copy"), NULL, false));
+    bytes_check_same(in(path, "model.safetensors"), in(out, "copy/model.safetensors"));
+    bytes_check_same(in(path, "tokenizer.json"), in(out, "copy/tokenizer.json"));
+    free(values);
+    model_folder_free(folder);
+    files_remove(out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_plain_copy_has_the_same_bytes),
+        cmocka_unit_test(replaced_tensors_keep_their_dtype_where_it_holds_them),
+        cmocka_unit_test(the_index_gives_the_new_size),
+        cmocka_unit_test(other_files_are_carried_over),
+        cmocka_unit_test(nothing_of_somebody_elses_is_overwritten),
+        cmocka_unit_test(a_failed_replacement_leaves_nothing),
+        cmocka_unit_test(a_failure_at_any_point_leaves_the_old_folder),
+        cmocka_unit_test(opening_fails_cleanly_when_memory_is_out),
+        cmocka_unit_test(a_file_size_limit_leaves_nothing),
+        cmocka_unit_test(a_pretrained_model_is_read_and_copied),
+    };
+    names_kept = arena_new();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    arena_free(names_kept);
+    return failed;
+}
