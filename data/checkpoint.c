@@ -160,7 +160,8 @@ static enum status parse_entry(struct checkpoint *checkpoint, const unsigned cha
     memcpy(&n, *at + 8, 8);
     memcpy(&crc, *at + 16, 4);
     *at += ENTRY_BYTES;
-    if (name_bytes == 0 || name_bytes > NAME_MAX_BYTES || (size_t)(end - *at) < name_bytes || memchr(*at, 0, name_bytes))
+    if (name_bytes == 0 || name_bytes > NAME_MAX_BYTES || (size_t)(end - *at) < name_bytes ||
+        memchr(*at, 0, name_bytes))
         return damaged(path, "a name in its table is wrong");
     if (kind >= KIND_COUNT || ((kind == KIND_INTEGER || kind == KIND_NUMBER) && n != 1))
         return damaged(path, "an entry is of an unknown kind");
@@ -215,7 +216,8 @@ static enum status parse(struct checkpoint *checkpoint, uint64_t actual_bytes) {
     if (memcmp(header, "DQCHKPT1", 8) != 0) return damaged(path, "it does not begin like one");
     if (header_crc != crc_of(header, HEADER_BYTES - 4)) return damaged(path, "its header does not have its checksum");
     if (file_bytes != actual_bytes) return damaged(path, "it does not have the size that was written");
-    if (n_entries > ENTRIES_MAX || table_bytes > ENTRIES_MAX * (ENTRY_BYTES + NAME_MAX_BYTES)) return damaged(path, "absurd sizes");
+    if (n_entries > ENTRIES_MAX || table_bytes > ENTRIES_MAX * (ENTRY_BYTES + NAME_MAX_BYTES))
+        return damaged(path, "absurd sizes");
 
     table = mem_new(table_bytes + 1u, 1);
     TRY(file_read_at(checkpoint->fd, path, HEADER_BYTES, (char *)table, table_bytes));

@@ -33,7 +33,8 @@ done:
     return status;
 }
 
-static enum status size_read_or(const struct reader *reader, const char *key, int64_t max, int64_t missing, int64_t *out) {
+static enum status size_read_or(const struct reader *reader, const char *key, int64_t max, int64_t missing,
+                                int64_t *out) {
     const json_t *value = json_object_get(reader->root, key);
     if (value && !json_is_null(value)) return size_read(reader, key, max, out);
     *out = missing;
@@ -41,8 +42,8 @@ static enum status size_read_or(const struct reader *reader, const char *key, in
 }
 
 // A number in [low, high] of `object`.
-static enum status number_read(const struct reader *reader, const json_t *object, const char *key, double low, double high,
-                               double *out) {
+static enum status number_read(const struct reader *reader, const json_t *object, const char *key, double low,
+                               double high, double *out) {
     enum status status = STATUS_OK;
     double value = 0;
     TRY(json_get_number(object, reader->where, key, &value));
@@ -61,9 +62,12 @@ static enum status architecture_read(struct reader *reader, struct transformer_c
     enum status status = STATUS_OK;
     const char *type = NULL;
     TRY(json_get_string(reader->root, reader->where, "model_type", &type));
-    if (strcmp(type, "llama") == 0) config->architecture = ARCHITECTURE_LLAMA;
-    else if (strcmp(type, "phi3") == 0) config->architecture = ARCHITECTURE_PHI3;
-    else TRY(unsupported(reader, "model_type", type, "llama, phi3"));
+    if (strcmp(type, "llama") == 0)
+        config->architecture = ARCHITECTURE_LLAMA;
+    else if (strcmp(type, "phi3") == 0)
+        config->architecture = ARCHITECTURE_PHI3;
+    else
+        TRY(unsupported(reader, "model_type", type, "llama, phi3"));
     reader->phi3 = config->architecture == ARCHITECTURE_PHI3;
 done:
     return status;
@@ -83,7 +87,8 @@ static enum status switches_check(const struct reader *reader) {
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0) TRY(unsupported(reader, "hidden_act", act, "silu"));
     json_t *quantization = NULL;
     TRY(json_get_object_or(reader->root, reader->where, "quantization_config", NULL, &quantization));
-    if (quantization) TRY(unsupported(reader, "quantization_config", "there: the weights are quantized already", "null"));
+    if (quantization)
+        TRY(unsupported(reader, "quantization_config", "there: the weights are quantized already", "null"));
 done:
     return status;
 }
@@ -107,7 +112,8 @@ static enum status sizes_read(const struct reader *reader, struct transformer_co
     TRY(size_read_or(reader, "head_dim", 2 * ROPE_FACTORS_MAX, config->hidden / config->heads, &config->head_dim));
     TRY(range_check(reader, "head_dim", config->head_dim, 1, 2 * ROPE_FACTORS_MAX));
     if (config->head_dim % 2)
-        TRY(status_set(STATUS_FORMAT, "%s: \"head_dim\" is %lld, must be even", reader->where, (long long)config->head_dim));
+        TRY(status_set(STATUS_FORMAT, "%s: \"head_dim\" is %lld, must be even", reader->where,
+                       (long long)config->head_dim));
     TRY(number_read(reader, reader->root, "rms_norm_eps", 1e-30, 1, &config->rms_eps));
     TRY(json_get_bool_or(reader->root, reader->where, "tie_word_embeddings", false, &config->tied));
     if (reader->phi3) TRY(size_read_or(reader, "sliding_window", (int64_t)1 << 40, 0, &config->window));
@@ -118,7 +124,8 @@ done:
 
 static enum status token_read(const struct reader *reader, const char *key, const json_t *value, int64_t *out) {
     if (!json_is_integer(value))
-        return status_set(STATUS_FORMAT, "%s: \"%s\" holds %s, must be a token number", reader->where, key, json_kind(value));
+        return status_set(STATUS_FORMAT, "%s: \"%s\" holds %s, must be a token number", reader->where, key,
+                          json_kind(value));
     *out = (int64_t)json_integer_value(value);
     return range_check(reader, key, *out, 0, TOKEN_MAX);
 }
@@ -126,7 +133,8 @@ static enum status token_read(const struct reader *reader, const char *key, cons
 // Numbers beyond the vocabulary occur in sound files (phi3's default 32000 beside a small vocabulary) and never match.
 static enum status tokens_read(const struct reader *reader, struct transformer_config *config) {
     enum status status = STATUS_OK;
-    const json_t *bos = json_object_get(reader->root, "bos_token_id"), *eos = json_object_get(reader->root, "eos_token_id");
+    const json_t *bos = json_object_get(reader->root, "bos_token_id"),
+                 *eos = json_object_get(reader->root, "eos_token_id");
     config->bos = bos ? -1 : 1;
     if (bos && !json_is_null(bos)) TRY(token_read(reader, "bos_token_id", bos, &config->bos));
     if (!eos) {
@@ -145,7 +153,8 @@ done:
     return status;
 }
 
-static enum status factors_read(const struct reader *reader, const json_t *object, const char *key, int64_t n, double *out) {
+static enum status factors_read(const struct reader *reader, const json_t *object, const char *key, int64_t n,
+                                double *out) {
     enum status status = STATUS_OK;
     json_t *list = NULL;
     TRY(json_get_array(object, reader->where, key, &list));
@@ -156,8 +165,8 @@ static enum status factors_read(const struct reader *reader, const json_t *objec
         const json_t *value = json_array_get(list, (size_t)i);
         out[i] = json_number_value(value); // 0 for what is no number
         if (!(out[i] >= 1e-6 && out[i] <= 1e6))
-            TRY(status_set(STATUS_FORMAT, "%s: \"%s\": factor %lld must be a number from 1e-06 to 1e+06", reader->where, key,
-                           (long long)i));
+            TRY(status_set(STATUS_FORMAT, "%s: \"%s\": factor %lld must be a number from 1e-06 to 1e+06", reader->where,
+                           key, (long long)i));
     }
 done:
     return status;
@@ -182,8 +191,8 @@ static enum status llama3_read(const struct reader *reader, const json_t *object
     TRY(number_read(reader, object, "low_freq_factor", 1e-6, 1e6, &rope->low_freq_factor));
     TRY(number_read(reader, object, "high_freq_factor", 1e-6, 1e6, &rope->high_freq_factor));
     if (rope->high_freq_factor <= rope->low_freq_factor)
-        TRY(status_set(STATUS_FORMAT, "%s: \"high_freq_factor\" %g must be greater than \"low_freq_factor\" %g", reader->where,
-                       rope->high_freq_factor, rope->low_freq_factor));
+        TRY(status_set(STATUS_FORMAT, "%s: \"high_freq_factor\" %g must be greater than \"low_freq_factor\" %g",
+                       reader->where, rope->high_freq_factor, rope->low_freq_factor));
     TRY(original_read(reader, object, &rope->original_max_positions));
     TRY(range_check(reader, "original_max_position_embeddings", rope->original_max_positions, 1, POSITIONS_MAX));
 done:
@@ -211,7 +220,8 @@ static enum status longrope_read(const struct reader *reader, const json_t *obje
     const json_t *attention = json_object_get(object, attention_key);
     if (attention && !json_is_null(attention))
         TRY(number_read(reader, object, attention_key, 1e-6, 1e6, &rope->attention_factor));
-    else rope->attention_factor = rope->factor <= 1 ? 1 : sqrt(1 + log(rope->factor) / log((double)original));
+    else
+        rope->attention_factor = rope->factor <= 1 ? 1 : sqrt(1 + log(rope->factor) / log((double)original));
 done:
     return status;
 }
@@ -223,7 +233,8 @@ static enum status rope_find(const struct reader *reader, json_t **out, bool *ne
     TRY(json_get_object_or(reader->root, reader->where, "rope_scaling", NULL, &scaling));
     TRY(json_get_object_or(reader->root, reader->where, "rope_parameters", NULL, &parameters));
     if (scaling && parameters)
-        TRY(status_set(STATUS_FORMAT, "%s: has both \"rope_scaling\" and \"rope_parameters\"; remove one", reader->where));
+        TRY(status_set(STATUS_FORMAT, "%s: has both \"rope_scaling\" and \"rope_parameters\"; remove one",
+                       reader->where));
     const char *key;
     json_t *value;
     json_object_foreach(parameters, key, value) {
@@ -252,7 +263,8 @@ done:
     return status;
 }
 
-static enum status rope_read(const struct reader *reader, const struct transformer_config *config, struct rope_config *rope) {
+static enum status rope_read(const struct reader *reader, const struct transformer_config *config,
+                             struct rope_config *rope) {
     enum status status = STATUS_OK;
     json_t *object = NULL;
     bool newer = false;
@@ -283,7 +295,8 @@ static enum status rope_read(const struct reader *reader, const struct transform
         rope->kind = ROPE_LLAMA3;
         TRY(llama3_read(reader, object, rope));
     } else {
-        TRY(unsupported(reader, "rope_type", kind, reader->phi3 ? "default, longrope" : "default, linear, llama3, longrope"));
+        TRY(unsupported(reader, "rope_type", kind,
+                        reader->phi3 ? "default, longrope" : "default, linear, llama3, longrope"));
     }
 done:
     return status;

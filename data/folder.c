@@ -61,7 +61,8 @@ static enum status target_check(struct folder_writer *writer, bool overwrite, co
     if (lstat(path, &about) != 0) return errno == ENOENT ? STATUS_OK : io_failed(path, "look at");
     if (!S_ISDIR(about.st_mode)) return status_set(STATUS_INVALID, "%s: exists and is not a folder", path);
     if (folder_is_empty(path)) return STATUS_OK;
-    if (!overwrite) return status_set(STATUS_INVALID, "%s: exists already; choose another name or allow replacing it", path);
+    if (!overwrite)
+        return status_set(STATUS_INVALID, "%s: exists already; choose another name or allow replacing it", path);
     char *marked = mem_format("%s/%s", path, mark);
     writer->replaces = file_exists(marked);
     free(marked);
@@ -79,8 +80,10 @@ enum status folder_writer_new(const char *path, bool overwrite, const char *mark
     for (int attempt = 0; !writer->aside; attempt++) {
         char *aside = aside_name(writer->path, attempt);
         int problem = mkdir(aside, 0777) == 0 ? 0 : errno;
-        if (problem == 0) writer->aside = aside;
-        else free(aside);
+        if (problem == 0)
+            writer->aside = aside;
+        else
+            free(aside);
         errno = problem;
         if (problem && (problem != EEXIST || attempt == ATTEMPTS)) TRY(io_failed(path, "create"));
     }

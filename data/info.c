@@ -44,8 +44,8 @@ static void file_print(FILE *out, const struct safetensors *file, const char *na
 }
 
 static void totals_print(FILE *out, const struct totals *totals) {
-    fprintf(out, "total: %lld tensors, %lld elements, %lld bytes", (long long)totals->tensors, (long long)totals->elements,
-            (long long)totals->bytes);
+    fprintf(out, "total: %lld tensors, %lld elements, %lld bytes", (long long)totals->tensors,
+            (long long)totals->elements, (long long)totals->bytes);
     int n = 0;
     for (int i = 0; i < SAFETENSORS_DTYPE_COUNT; i++) {
         if (!totals->bytes_of[i]) continue;
@@ -59,24 +59,30 @@ static void rope_print(FILE *out, const struct rope_config *rope) {
     static const char *const kinds[] = {"default", "linear", "llama3", "longrope"};
     fprintf(out, "  rope: %s, theta %g", kinds[rope->kind], rope->theta);
     if (rope->kind == ROPE_LINEAR || rope->kind == ROPE_LLAMA3) fprintf(out, ", factor %g", rope->factor);
-    if (rope->kind == ROPE_LLAMA3) fprintf(out, " (frequencies %g to %g)", rope->low_freq_factor, rope->high_freq_factor);
+    if (rope->kind == ROPE_LLAMA3)
+        fprintf(out, " (frequencies %g to %g)", rope->low_freq_factor, rope->high_freq_factor);
     if (rope->kind == ROPE_LONGROPE) fprintf(out, ", attention factor %.6g", rope->attention_factor);
-    if (rope->original_max_positions) fprintf(out, ", original positions %lld", (long long)rope->original_max_positions);
+    if (rope->original_max_positions)
+        fprintf(out, ", original positions %lld", (long long)rope->original_max_positions);
     fputc('\n', out);
 }
 
 static void config_print(FILE *out, const struct transformer_config *config) {
-    fprintf(out, "%s, %lld layers\n", config->architecture == ARCHITECTURE_PHI3 ? "phi3" : "llama", (long long)config->layers);
+    fprintf(out, "%s, %lld layers\n", config->architecture == ARCHITECTURE_PHI3 ? "phi3" : "llama",
+            (long long)config->layers);
     fprintf(out, "  hidden %lld, intermediate %lld, vocabulary %lld%s\n", (long long)config->hidden,
-            (long long)config->intermediate, (long long)config->vocab, config->tied ? ", head tied to the embedding" : "");
+            (long long)config->intermediate, (long long)config->vocab,
+            config->tied ? ", head tied to the embedding" : "");
     fprintf(out, "  heads %lld of size %lld, key/value heads %lld, rms eps %g\n", (long long)config->heads,
             (long long)config->head_dim, (long long)config->kv_heads, config->rms_eps);
     fprintf(out, "  positions %lld", (long long)config->max_positions);
     if (config->window) fprintf(out, ", sliding window %lld", (long long)config->window);
     fputc('\n', out);
     rope_print(out, &config->rope);
-    if (config->bos >= 0) fprintf(out, "  bos %lld", (long long)config->bos);
-    else fputs("  no bos", out);
+    if (config->bos >= 0)
+        fprintf(out, "  bos %lld", (long long)config->bos);
+    else
+        fputs("  no bos", out);
     fputs(config->n_eos ? ", eos" : ", no eos", out);
     for (int i = 0; i < config->n_eos; i++) fprintf(out, " %lld", (long long)config->eos[i]);
     fputc('\n', out);

@@ -4,9 +4,7 @@
 
 #include <stdio.h>
 
-static struct info_settings {
-    const char *path;
-} info_settings;
+static struct info_settings { const char *path; } info_settings;
 
 static error_t info_parse(int key, char *arg, struct argp_state *state) {
     struct info_settings *settings = state->input;

@@ -51,11 +51,13 @@ static enum status file_add(struct model_folder *folder, const char *name) {
 // A shard is a plain name in the folder: an index must not make us read, or a saved copy write, anywhere else.
 static enum status shard_name_check(const char *where, const char *tensor, const json_t *value) {
     if (!json_is_string(value))
-        return status_set(STATUS_FORMAT, "%s: weight_map: '%s' is %s, must be a file name", where, tensor, json_kind(value));
+        return status_set(STATUS_FORMAT, "%s: weight_map: '%s' is %s, must be a file name", where, tensor,
+                          json_kind(value));
     const char *name = json_string_value(value);
-    if (name[0] != '.' && !strpbrk(name, "/\\") && has_suffix(name, ".safetensors") && strlen(name) < 256) return STATUS_OK;
-    return status_set(STATUS_FORMAT, "%s: weight_map: '%s' lies in '%s', which is no plain .safetensors name", where, tensor,
-                      name);
+    if (name[0] != '.' && !strpbrk(name, "/\\") && has_suffix(name, ".safetensors") && strlen(name) < 256)
+        return STATUS_OK;
+    return status_set(STATUS_FORMAT, "%s: weight_map: '%s' lies in '%s', which is no plain .safetensors name", where,
+                      tensor, name);
 }
 
 // Every tensor of the map is in its shard, and every tensor of a shard is in the map.
@@ -73,8 +75,8 @@ static enum status shards_check(const struct model_folder *folder, const char *w
             tensor = safetensors_at(folder->files[i], t)->name;
             const char *assigned = json_string_value(json_object_get(map, tensor));
             if (!assigned || strcmp(assigned, folder->names[i]) != 0)
-                return status_set(STATUS_FORMAT, "%s: tensor '%s' is in %s, but the index does not say so", where, tensor,
-                                  folder->names[i]);
+                return status_set(STATUS_FORMAT, "%s: tensor '%s' is in %s, but the index does not say so", where,
+                                  tensor, folder->names[i]);
         }
     }
     return STATUS_OK;
@@ -93,7 +95,8 @@ static enum status shards_open(struct model_folder *folder, const char *index_pa
         if (name_find(folder, json_string_value(value)) < 0) TRY(file_add(folder, json_string_value(value)));
     }
     if (name_find(folder, SINGLE_NAME) < 0 && file_exists(single))
-        TRY(status_set(STATUS_FORMAT, "%s: holds both %s and an index of other files; remove one", folder->path, SINGLE_NAME));
+        TRY(status_set(STATUS_FORMAT, "%s: holds both %s and an index of other files; remove one", folder->path,
+                       SINGLE_NAME));
     TRY(shards_check(folder, index_path, map));
 done:
     json_decref(index);
@@ -109,11 +112,14 @@ enum status model_folder_open(const char *path, struct model_folder **out) {
     folder->path = mem_string_n(path, length);
     char *config_path = path_in(folder, "config.json"), *index_path = path_in(folder, INDEX_NAME);
     if (!folder_exists(path)) TRY(status_set(STATUS_IO, "%s: no such folder", path));
-    if (!file_exists(config_path)) TRY(status_set(STATUS_FORMAT, "%s: is no model folder: it has no config.json", path));
+    if (!file_exists(config_path))
+        TRY(status_set(STATUS_FORMAT, "%s: is no model folder: it has no config.json", path));
     TRY(config_read_file(config_path, &folder->config));
     folder->sharded = file_exists(index_path);
-    if (folder->sharded) TRY(shards_open(folder, index_path));
-    else TRY(file_add(folder, SINGLE_NAME));
+    if (folder->sharded)
+        TRY(shards_open(folder, index_path));
+    else
+        TRY(file_add(folder, SINGLE_NAME));
     *out = folder;
     folder = NULL;
 done:
@@ -172,11 +178,13 @@ static enum status shape_check(const struct safetensors *file, const struct safe
     if (rows == 1)
         return status_set(STATUS_FORMAT, "%s: tensor '%s' has the shape [%s%s], must be [%lld]", safetensors_path(file),
                           tensor->name, shape, tensor->rank > 6 ? ", …" : "", (long long)cols);
-    return status_set(STATUS_FORMAT, "%s: tensor '%s' has the shape [%s%s], must be [%lld, %lld]", safetensors_path(file),
-                      tensor->name, shape, tensor->rank > 6 ? ", …" : "", (long long)rows, (long long)cols);
+    return status_set(STATUS_FORMAT, "%s: tensor '%s' has the shape [%s%s], must be [%lld, %lld]",
+                      safetensors_path(file), tensor->name, shape, tensor->rank > 6 ? ", …" : "", (long long)rows,
+                      (long long)cols);
 }
 
-static enum status source_read(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
+static enum status source_read(void *self, const char *name, int64_t rows, int64_t cols, float *out,
+                               enum dtype *dtype) {
     enum status status = STATUS_OK;
     const struct model_folder *folder = self;
     const struct safetensors *file = NULL;

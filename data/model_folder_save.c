@@ -43,8 +43,10 @@ static enum status spool_open(struct save *save) {
     char *path = mem_format("%s/spool", save->to);
     enum status status = STATUS_OK;
     save->spool = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (save->spool < 0) status = status_set(STATUS_IO, "%s: cannot create: %s", path, strerror(errno));
-    else unlink(path);
+    if (save->spool < 0)
+        status = status_set(STATUS_IO, "%s: cannot create: %s", path, strerror(errno));
+    else
+        unlink(path);
     free(path);
     return status;
 }
@@ -84,8 +86,9 @@ static enum status tensor_replace(struct save *save, const struct safetensors *f
     void *data = NULL;
     enum dtype dtype;
     if (tensor->rank < 1 || tensor->rank > 2 || !safetensors_dtype_is_float(tensor->dtype, &dtype))
-        TRY(status_set(STATUS_INVALID, "%s: tensor '%s' (%s, %lld dimensions) cannot be replaced", safetensors_path(file),
-                       tensor->name, safetensors_dtype_name(tensor->dtype), (long long)tensor->rank));
+        TRY(status_set(STATUS_INVALID, "%s: tensor '%s' (%s, %lld dimensions) cannot be replaced",
+                       safetensors_path(file), tensor->name, safetensors_dtype_name(tensor->dtype),
+                       (long long)tensor->rank));
     TRY(mem_buffer_new(n * (int64_t)sizeof(float), tensor->name, &data));
     TRY(safetensors_to_float(file, tensor, data));
     TRY(save->edit->replace(save->edit->self, tensor->name, rows, tensor->shape[tensor->rank - 1], data));
@@ -178,7 +181,8 @@ done:
 
 // Weights in another form or place: a copy of them beside the new ones would be the old model.
 static bool holds_weights(const char *name) {
-    static const char *const suffixes[] = {".safetensors", ".pth", ".pt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data"};
+    static const char *const suffixes[] = {".safetensors", ".pth",     ".pt",   ".gguf",
+                                           ".h5",          ".msgpack", ".onnx", ".onnx_data"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         size_t m = strlen(suffixes[i]);
@@ -234,14 +238,17 @@ static enum status places_check(const struct model_folder *folder, const char *o
     while (n > 1 && out_path[n - 1] == '/') n--;
     char *target = mem_string_n(out_path, n), *source = realpath(model_folder_path(folder), NULL), *whole = NULL;
     char *slash = strrchr(target, '/');
-    char *parent = !slash ? mem_string(".") : slash == target ? mem_string("/") : mem_string_n(target, (size_t)(slash - target));
+    char *parent = !slash            ? mem_string(".")
+                   : slash == target ? mem_string("/")
+                                     : mem_string_n(target, (size_t)(slash - target));
     char *place = realpath(parent, NULL);
     if (!source) TRY(status_set(STATUS_IO, "%s: cannot read: %s", model_folder_path(folder), strerror(errno)));
     if (!place) TRY(status_set(STATUS_IO, "%s: cannot create: %s: %s", target, parent, strerror(errno)));
     whole = mem_format("%s/%s", strcmp(place, "/") == 0 ? "" : place, slash ? slash + 1 : target);
     if (lies_in(whole, source) || lies_in(source, whole))
-        TRY(status_set(STATUS_INVALID, "%s: cannot be written: it is, holds or lies in the model folder %s it is made from",
-                       target, model_folder_path(folder)));
+        TRY(status_set(STATUS_INVALID,
+                       "%s: cannot be written: it is, holds or lies in the model folder %s it is made from", target,
+                       model_folder_path(folder)));
 done:
     free(whole);
     free(place);

@@ -16,8 +16,10 @@ enum status npy_write(const char *path, enum npy_type type, const void *values, 
 
     // Magic, version 1.0, u16 length of the dictionary, dictionary; in all a multiple of 64 bytes ending in a newline.
     char header[256], shape[64];
-    if (cols > 0) snprintf(shape, sizeof shape, "(%lld, %lld)", (long long)rows, (long long)cols);
-    else snprintf(shape, sizeof shape, "(%lld,)", (long long)rows);
+    if (cols > 0)
+        snprintf(shape, sizeof shape, "(%lld, %lld)", (long long)rows, (long long)cols);
+    else
+        snprintf(shape, sizeof shape, "(%lld,)", (long long)rows);
     memset(header, ' ', sizeof header);
     memcpy(header, "\x93NUMPY\x01\x00", 8);
     int used = snprintf(header + 10, sizeof header - 10, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",

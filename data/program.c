@@ -146,8 +146,11 @@ static void parse_command(const struct command *command, struct program_common *
     struct parse parse = {.command = command, .common = common, .options = options};
     struct argp own = {.options = command->options, .parser = command->parse ? command->parse : parse_nothing};
     struct argp_child children[] = {{&own, 0, NULL, 0}, {0}};
-    struct argp argp = {.options = options, .parser = parse_common, .args_doc = command->args_doc,
-                        .doc = command->doc, .children = children};
+    struct argp argp = {.options = options,
+                        .parser = parse_common,
+                        .args_doc = command->args_doc,
+                        .doc = command->doc,
+                        .children = children};
     char *name = argv[0];
     argv[0] = (char *)common->name;
     argp_parse(&argp, argc, argv, ARGP_NO_HELP | ARGP_NO_ERRS, NULL, &parse);
@@ -210,17 +213,25 @@ int program_main_commands(const char *name, const char *doc, const struct comman
         args_fail("%s needs a command", name);
     }
     atexit(stdout_finish);
-    if (version) printf("%s %s\n", name, version_text());
-    else print_commands(name, doc, commands);
+    if (version)
+        printf("%s %s\n", name, version_text());
+    else
+        print_commands(name, doc, commands);
     return 0;
 }
 
 enum status program_run_folder(const struct program_common *common, const struct record *settings,
                                struct run_folder **out) {
     struct run_folder *run = NULL;
-    enum status status = run_folder_open(&(struct run_folder_options){
-        .path = common->out, .program = common->name, .command_line = common->command_line, .device = common->device,
-        .seed = common->seed, .force = common->force, .resume = common->resume, .settings = settings}, &run);
+    enum status status = run_folder_open(&(struct run_folder_options){.path = common->out,
+                                                                      .program = common->name,
+                                                                      .command_line = common->command_line,
+                                                                      .device = common->device,
+                                                                      .seed = common->seed,
+                                                                      .force = common->force,
+                                                                      .resume = common->resume,
+                                                                      .settings = settings},
+                                         &run);
     if (status != STATUS_OK) return status;
     if (run_folder_is_done(run)) progress_say("%s: this run is done already", common->out);
     *out = run;

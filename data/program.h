@@ -45,11 +45,11 @@
 
 // The options all programs write alike. --quiet, --help, --usage and --version are always there.
 enum {
-    COMMON_SEED = 1,    // --seed
-    COMMON_THREADS = 2, // --threads
-    COMMON_DEVICE = 4,  // --device
-    COMMON_OUT = 8,     // --out, --force; a run without --out writes no run folder
-    COMMON_RESUME = 16, // --resume
+    COMMON_SEED = 1,                     // --seed
+    COMMON_THREADS = 2,                  // --threads
+    COMMON_DEVICE = 4,                   // --device
+    COMMON_OUT = 8,                      // --out, --force; a run without --out writes no run folder
+    COMMON_RESUME = 16,                  // --resume
     COMMON_OUT_NEEDED = 32 | COMMON_OUT, // --out must be given
     COMMON_ALL = COMMON_SEED | COMMON_THREADS | COMMON_DEVICE | COMMON_OUT_NEEDED | COMMON_RESUME,
 };

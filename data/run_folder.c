@@ -77,8 +77,10 @@ static enum status look(const struct run_folder *run, enum found *found, json_t 
         const struct dirent *entry;
         while (folder && (entry = readdir(folder)))
             if (entry->d_name[0] != '.' && !is_aside(entry->d_name)) *found = FOUND_STRANGER;
-        if (!folder) status = status_set(STATUS_IO, "%s: cannot read the folder: %s", run->path, strerror(errno));
-        else closedir(folder);
+        if (!folder)
+            status = status_set(STATUS_IO, "%s: cannot read the folder: %s", run->path, strerror(errno));
+        else
+            closedir(folder);
     }
     free(path);
     return status;
@@ -87,8 +89,10 @@ static enum status look(const struct run_folder *run, enum found *found, json_t 
 static enum status differs(const char *path, const char *key, const json_t *stored, const json_t *asked) {
     char *was = stored ? record_json_text(stored, 0) : mem_string("not given");
     char *is = asked ? record_json_text(asked, 0) : mem_string("not given");
-    enum status status = status_set(STATUS_INVALID, "%s: this run was started with %s = %.200s, now it is %.200s; "
-                                    "--resume needs the same settings, --force starts anew", path, key, was, is);
+    enum status status = status_set(STATUS_INVALID,
+                                    "%s: this run was started with %s = %.200s, now it is %.200s; "
+                                    "--resume needs the same settings, --force starts anew",
+                                    path, key, was, is);
     free(was);
     free(is);
     return status;
@@ -183,7 +187,8 @@ static enum status open_metrics(struct run_folder *run) {
     run->metrics = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (run->metrics < 0 || fstat(run->metrics, &info) != 0)
         status = status_set(STATUS_IO, "%s: cannot open it: %s", path, strerror(errno));
-    else run->metrics_bytes = info.st_size;
+    else
+        run->metrics_bytes = info.st_size;
     free(path);
     return status;
 }
@@ -197,7 +202,8 @@ static enum status refuse(const char *path, enum found found, const struct run_f
     if (options->resume) return STATUS_OK;
     if (found == FOUND_DONE)
         return status_set(STATUS_INVALID, "%s: holds a finished run; choose another --out, or --force", path);
-    return status_set(STATUS_INVALID, "%s: holds an unfinished run; --resume goes on with it, --force starts anew", path);
+    return status_set(STATUS_INVALID, "%s: holds an unfinished run; --resume goes on with it, --force starts anew",
+                      path);
 }
 
 // Goes on with the run described by `before`.
@@ -218,7 +224,8 @@ done:
 }
 
 enum status run_folder_open(const struct run_folder_options *options, struct run_folder **out) {
-    REQUIRE(options->program && !(options->force && options->resume), "a program's name; not both --force and --resume");
+    REQUIRE(options->program && !(options->force && options->resume),
+            "a program's name; not both --force and --resume");
     enum status status = STATUS_OK;
     struct run_folder *run = mem_new(1, sizeof *run);
     json_t *before = NULL;
@@ -251,7 +258,9 @@ done:
 
 bool run_folder_is_done(const struct run_folder *run) { return run->done; }
 
-struct record *run_folder_result(struct run_folder *run) { return run->result; }
+struct record *run_folder_result(struct run_folder *run) {
+    return run->result;
+}
 
 double run_folder_seconds(const struct run_folder *run) { return run->earlier + clock_seconds() - run->begun; }
 

@@ -17,9 +17,10 @@ static const struct {
     const char *name;
     int bits;
 } dtypes[SAFETENSORS_DTYPE_COUNT] = {
-    {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8}, {"F8_E4M3", 8},
-    {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},
-    {"I32", 32}, {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64}, {"I64", 64}, {"U64", 64},
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+    {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64},
 };
 
 const char *safetensors_dtype_name(enum safetensors_dtype dtype) { return dtypes[dtype].name; }
@@ -59,9 +60,9 @@ struct safetensors {
     size_t map_bytes;
     struct arena *arena; // names, shapes, metadata
     int64_t n_tensors, n_metadata;
-    struct safetensors_tensor *tensors;         // [n_tensors] by place in the file
-    const struct safetensors_tensor **by_name;  // [n_tensors]
-    struct safetensors_pair *metadata;          // [n_metadata]
+    struct safetensors_tensor *tensors;        // [n_tensors] by place in the file
+    const struct safetensors_tensor **by_name; // [n_tensors]
+    struct safetensors_pair *metadata;         // [n_metadata]
 };
 
 // What the JSON reader lets pass and the reference does not: -0 as an integer, and deep nesting. Only text that is
@@ -71,11 +72,16 @@ static enum status text_check(const char *text, int64_t n, const char *where) {
     bool in_string = false;
     for (int64_t i = 0; i < n; i++) {
         char c = text[i], next = i + 1 < n ? text[i + 1] : 0;
-        if (in_string && c == '\\') i++;
-        else if (c == '"') in_string = !in_string;
-        else if (in_string) continue;
-        else if (c == '{' || c == '[') depth++;
-        else if (c == '}' || c == ']') depth--;
+        if (in_string && c == '\\')
+            i++;
+        else if (c == '"')
+            in_string = !in_string;
+        else if (in_string)
+            continue;
+        else if (c == '{' || c == '[')
+            depth++;
+        else if (c == '}' || c == ']')
+            depth--;
         else if (c == '-' && next == '0' && !(i + 2 < n && strchr(".eE", text[i + 2]) && text[i + 2]))
             return status_set(STATUS_FORMAT, "%s: the header holds the number -0", where);
         if (depth > NESTING_MAX)
@@ -108,12 +114,13 @@ static enum status naturals_read(struct safetensors *file, const char *name, con
 static enum status size_check(const struct safetensors *file, struct safetensors_tensor *tensor) {
     uint64_t n = 1, bits = 0;
     bool fits = true;
-    for (int64_t i = 0; i < tensor->rank; i++) fits = fits && !__builtin_mul_overflow(n, (uint64_t)tensor->shape[i], &n);
+    for (int64_t i = 0; i < tensor->rank; i++)
+        fits = fits && !__builtin_mul_overflow(n, (uint64_t)tensor->shape[i], &n);
     fits = fits && !__builtin_mul_overflow(n, (uint64_t)dtypes[tensor->dtype].bits, &bits);
     if (!fits) return status_set(STATUS_FORMAT, "%s: tensor '%s': its size overflows", file->where, tensor->name);
     if (bits % 8)
-        return status_set(STATUS_FORMAT, "%s: tensor '%s': %s elements do not fill whole bytes", file->where, tensor->name,
-                          dtypes[tensor->dtype].name);
+        return status_set(STATUS_FORMAT, "%s: tensor '%s': %s elements do not fill whole bytes", file->where,
+                          tensor->name, dtypes[tensor->dtype].name);
     if (bits / 8 != (uint64_t)tensor->n_bytes)
         return status_set(STATUS_FORMAT, "%s: tensor '%s': its shape needs %llu bytes, its data_offsets give %lld",
                           file->where, tensor->name, (unsigned long long)(bits / 8), (long long)tensor->n_bytes);
@@ -122,8 +129,8 @@ static enum status size_check(const struct safetensors *file, struct safetensors
 }
 
 // One entry of the header. `data` is where the data begin and has n_data bytes.
-static enum status tensor_read(struct safetensors *file, const char *name, const json_t *entry, const unsigned char *data,
-                               int64_t n_data, struct safetensors_tensor *tensor) {
+static enum status tensor_read(struct safetensors *file, const char *name, const json_t *entry,
+                               const unsigned char *data, int64_t n_data, struct safetensors_tensor *tensor) {
     enum status status = STATUS_OK;
     const json_t *dtype = NULL, *shape = NULL, *offsets = NULL;
     if (json_is_object(entry)) {
@@ -139,7 +146,9 @@ static enum status tensor_read(struct safetensors *file, const char *name, const
     }
     if (!dtype || !shape || !offsets)
         TRY(status_set(STATUS_FORMAT, "%s: tensor '%s' has no %s", file->where, name,
-                       !dtype ? "dtype" : !shape ? "shape" : "data_offsets"));
+                       !dtype   ? "dtype"
+                       : !shape ? "shape"
+                                : "data_offsets"));
     if (!json_is_string(dtype) || !dtype_find(json_string_value(dtype), &tensor->dtype))
         TRY(status_set(STATUS_FORMAT, "%s: tensor '%s': unknown dtype %s", file->where, name,
                        json_is_string(dtype) ? json_string_value(dtype) : json_kind(dtype)));
@@ -196,7 +205,8 @@ static int place_compare(const void *a, const void *b) {
 }
 
 static int name_compare(const void *a, const void *b) {
-    return strcmp((*(const struct safetensors_tensor *const *)a)->name, (*(const struct safetensors_tensor *const *)b)->name);
+    return strcmp((*(const struct safetensors_tensor *const *)a)->name,
+                  (*(const struct safetensors_tensor *const *)b)->name);
 }
 
 // The tensors tile the data: each begins where the one before ends, from the first byte to the last.
@@ -224,8 +234,10 @@ static enum status header_read(struct safetensors *file, json_t *root, const uns
     const char *key;
     json_t *value;
     json_object_foreach(root, key, value) {
-        if (strcmp(key, "__metadata__") == 0) TRY(metadata_read(file, value));
-        else TRY(tensor_read(file, key, value, data, n_data, &file->tensors[file->n_tensors++]));
+        if (strcmp(key, "__metadata__") == 0)
+            TRY(metadata_read(file, value));
+        else
+            TRY(tensor_read(file, key, value, data, n_data, &file->tensors[file->n_tensors++]));
     }
     if (file->n_tensors) qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, place_compare);
     TRY(tiling_check(file, data, n_data));
@@ -245,8 +257,9 @@ static enum status file_parse(struct safetensors *file, const unsigned char *byt
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
     if (n > (uint64_t)HEADER_BYTES_MAX)
-        TRY(status_set(STATUS_FORMAT, "%s: claims a header of %llu bytes, more than the format's %lld (not safetensors?)",
-                       file->where, (unsigned long long)n, (long long)HEADER_BYTES_MAX));
+        TRY(status_set(STATUS_FORMAT,
+                       "%s: claims a header of %llu bytes, more than the format's %lld (not safetensors?)", file->where,
+                       (unsigned long long)n, (long long)HEADER_BYTES_MAX));
     if ((int64_t)n > n_bytes - 8)
         TRY(status_set(STATUS_FORMAT, "%s: its header needs %llu bytes, only %lld follow (is it cut off?)", file->where,
                        (unsigned long long)n, (long long)(n_bytes - 8)));
@@ -265,8 +278,10 @@ enum status safetensors_from_buffer(const void *bytes, int64_t n_bytes, const ch
     file->where = mem_string(where);
     file->arena = arena_new();
     enum status status = file_parse(file, bytes, n_bytes);
-    if (status == STATUS_OK) *out = file;
-    else safetensors_free(file);
+    if (status == STATUS_OK)
+        *out = file;
+    else
+        safetensors_free(file);
     return status;
 }
 

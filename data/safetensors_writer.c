@@ -47,7 +47,8 @@ static enum status names_check(const char *path, const struct safetensors_entry 
 static enum status bytes_count(const char *path, const struct safetensors_entry *entry, int64_t *out) {
     int64_t n = safetensors_dtype_bits(entry->dtype);
     bool fits = true;
-    for (int64_t i = 0; i < entry->rank; i++) fits = fits && entry->shape[i] >= 0 && !__builtin_mul_overflow(n, entry->shape[i], &n);
+    for (int64_t i = 0; i < entry->rank; i++)
+        fits = fits && entry->shape[i] >= 0 && !__builtin_mul_overflow(n, entry->shape[i], &n);
     if (!fits || n % 8) return status_set(STATUS_INVALID, "%s: tensor '%s' has an impossible shape", path, entry->name);
     *out = n / 8;
     return STATUS_OK;
@@ -55,13 +56,18 @@ static enum status bytes_count(const char *path, const struct safetensors_entry 
 
 // A JSON string as the reference's library writes it: only what must be escaped is.
 static void string_print(FILE *out, const char *text) {
-    static const char *const shorts[0x20] = {['\b'] = "\\b", ['\t'] = "\\t", ['\n'] = "\\n", ['\f'] = "\\f", ['\r'] = "\\r"};
+    static const char *const shorts[0x20] = {
+        ['\b'] = "\\b", ['\t'] = "\\t", ['\n'] = "\\n", ['\f'] = "\\f", ['\r'] = "\\r"};
     fputc('"', out);
     for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
-        if (*s == '"' || *s == '\\') fprintf(out, "\\%c", *s);
-        else if (*s < 0x20 && shorts[*s]) fputs(shorts[*s], out);
-        else if (*s < 0x20) fprintf(out, "\\u%04x", *s);
-        else fputc(*s, out);
+        if (*s == '"' || *s == '\\')
+            fprintf(out, "\\%c", *s);
+        else if (*s < 0x20 && shorts[*s])
+            fputs(shorts[*s], out);
+        else if (*s < 0x20)
+            fprintf(out, "\\u%04x", *s);
+        else
+            fputc(*s, out);
     }
     fputc('"', out);
 }
@@ -101,7 +107,8 @@ static enum status header_write(struct safetensors_writer *writer, const struct 
         fputc(',', out);
         string_print(out, piece->entry->name);
         fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", safetensors_dtype_name(piece->entry->dtype));
-        for (int64_t d = 0; d < piece->entry->rank; d++) fprintf(out, d ? ",%lld" : "%lld", (long long)piece->entry->shape[d]);
+        for (int64_t d = 0; d < piece->entry->rank; d++)
+            fprintf(out, d ? ",%lld" : "%lld", (long long)piece->entry->shape[d]);
         fprintf(out, "],\"data_offsets\":[%lld,%lld]}", (long long)begin, (long long)end);
         begin = end;
     }

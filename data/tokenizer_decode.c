@@ -168,16 +168,12 @@ done:
 
 static enum status step_run(const struct decode_step *step, const struct pieces *in, struct pieces *out) {
     switch (step->kind) {
-    case DECODE_BYTE_LEVEL:
-        return step_byte_level(in, out);
-    case DECODE_BYTE_FALLBACK:
-        return step_byte_fallback(in, out);
-    case DECODE_FUSE:
-        return step_fuse(in, out);
+    case DECODE_BYTE_LEVEL: return step_byte_level(in, out);
+    case DECODE_BYTE_FALLBACK: return step_byte_fallback(in, out);
+    case DECODE_FUSE: return step_fuse(in, out);
     case DECODE_REPLACE:
     case DECODE_STRIP:
-    case DECODE_METASPACE:
-        return step_each(step, in, out);
+    case DECODE_METASPACE: return step_each(step, in, out);
     }
     REQUIRE(false, "unknown decoder step");
     return STATUS_OK;

@@ -228,15 +228,11 @@ done:
 // Whether span `b` is glued to the group that ends with span `a`.
 static bool joins(enum split_behavior behavior, const struct span *a, const struct span *b) {
     switch (behavior) {
-    case SPLIT_CONTIGUOUS:
-        return a->delimiter == b->delimiter;
-    case SPLIT_PREVIOUS:
-        return b->delimiter && !a->delimiter;
-    case SPLIT_NEXT:
-        return a->delimiter && !b->delimiter;
+    case SPLIT_CONTIGUOUS: return a->delimiter == b->delimiter;
+    case SPLIT_PREVIOUS: return b->delimiter && !a->delimiter;
+    case SPLIT_NEXT: return a->delimiter && !b->delimiter;
     case SPLIT_ISOLATED:
-    case SPLIT_REMOVED:
-        break;
+    case SPLIT_REMOVED: break;
     }
     return false;
 }
@@ -296,12 +292,9 @@ static enum status piece_steps(struct encoder *e, int step, const char *piece, i
     if (n == 0) return STATUS_OK;
     if (step == e->t->n_pre) return piece_tokens(e, piece, n);
     switch (e->t->pre[step].kind) {
-    case PRE_SPLIT:
-        return piece_split(e, step, piece, n, first);
-    case PRE_METASPACE:
-        return piece_metaspace(e, step, piece, n, first);
-    case PRE_PREFIX_SPACE:
-        return piece_prefix_space(e, step, piece, n, first);
+    case PRE_SPLIT: return piece_split(e, step, piece, n, first);
+    case PRE_METASPACE: return piece_metaspace(e, step, piece, n, first);
+    case PRE_PREFIX_SPACE: return piece_prefix_space(e, step, piece, n, first);
     }
     REQUIRE(false, "unknown pre_tokenizer step");
     return STATUS_OK;

@@ -100,8 +100,7 @@ static enum status rewrite_escape(struct rewrite *r) {
         if (r->in_set) return put(r, c == 's' ? SPACE : NOT_SPACE);
         return put(r, c == 's' ? "[" SPACE "]" : "[^" SPACE "]");
     case 'p':
-    case 'P':
-        return rewrite_property(r);
+    case 'P': return rewrite_property(r);
     case 'd':
     case 'D':
         status = put_property(r, c == 'D', "Nd", 2, unicode_additions("Nd", 2));
@@ -110,14 +109,12 @@ static enum status rewrite_escape(struct rewrite *r) {
     case 'n':
     case 'r':
     case 't':
-    case 'f':
-        return copy(r, 2);
+    case 'f': return copy(r, 2);
     case 'x':
         if (r->at[2] == '{') return copy(r, 3);
         if (r->at[2] >= '0' && r->at[2] <= '7') return copy(r, 3);
         return refused(r, "", 2);
-    default:
-        return refused(r, "", 2);
+    default: return refused(r, "", 2);
     }
 }
 
@@ -163,20 +160,11 @@ static enum status rewrite(struct rewrite *r) {
     enum status status = STATUS_OK;
     while (*r->at) {
         switch (*r->at) {
-        case '\\':
-            TRY(rewrite_escape(r));
-            break;
-        case '[':
-            TRY(rewrite_set(r));
-            break;
-        case '(':
-            TRY(rewrite_group(r));
-            break;
-        case '{':
-            TRY(rewrite_braces(r));
-            break;
-        default:
-            TRY(copy(r, 1));
+        case '\\': TRY(rewrite_escape(r)); break;
+        case '[': TRY(rewrite_set(r)); break;
+        case '(': TRY(rewrite_group(r)); break;
+        case '{': TRY(rewrite_braces(r)); break;
+        default: TRY(copy(r, 1));
         }
     }
 done:

@@ -58,7 +58,8 @@ static enum status open_aside(struct whole_file *file) {
         if (file->fd < 0) return cannot("create", file->aside);
         int locked = flock(file->fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
         struct stat by_fd, by_name;
-        if (locked && fstat(file->fd, &by_fd) == 0 && stat(file->aside, &by_name) == 0 && by_fd.st_ino == by_name.st_ino)
+        if (locked && fstat(file->fd, &by_fd) == 0 && stat(file->aside, &by_name) == 0 &&
+            by_fd.st_ino == by_name.st_ino)
             break;
         close(file->fd);
         file->fd = -1;
@@ -113,7 +114,8 @@ enum status whole_file_commit(struct whole_file *file) {
     file->used = 0;
     if (injected_failure() || fsync(file->fd) != 0) return cannot("write", file->path);
     // Renamed while locked: a second writer either finds the lock or a name that is no longer its file.
-    if (injected_failure() || rename(file->aside, file->path) != 0) return cannot("rename the finished file", file->path);
+    if (injected_failure() || rename(file->aside, file->path) != 0)
+        return cannot("rename the finished file", file->path);
     close(file->fd);
     file->fd = -1;
     sync_parent(file->path);
@@ -172,8 +174,10 @@ enum status whole_file_folder(const char *path) {
         char kept = *at;
         struct stat info;
         *at = 0;
-        if ((injected_failure() || mkdir(part, 0777) != 0) && errno != EEXIST) status = cannot("make this folder", part);
-        else if (stat(part, &info) != 0 || !S_ISDIR(info.st_mode)) status = status_set(STATUS_IO, "%s: is no folder", part);
+        if ((injected_failure() || mkdir(part, 0777) != 0) && errno != EEXIST)
+            status = cannot("make this folder", part);
+        else if (stat(part, &info) != 0 || !S_ISDIR(info.st_mode))
+            status = status_set(STATUS_IO, "%s: is no folder", part);
         *at = kept;
         if (status != STATUS_OK || !kept) break;
     }

@@ -60,17 +60,29 @@ static enum status update(struct optimizer *self) {
     enum status status = STATUS_OK;
     const struct optimizer_options *o = &self->options;
     struct transformer *model = self->rounding->model;
-    struct clamp_pull_params pull = {.grid = &self->rounding->grid, .factor = o->lambda / self->rounding->step2,
-                                     .limit = o->clamp, .strength = o->strength};
-    struct adamw_params adamw = {.rate = optimizer_rate(o, self->done), .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
-                                 .decay = o->decay, .step = self->done + 1, .low = 0, .high = 1};
+    struct clamp_pull_params pull = {.grid = &self->rounding->grid,
+                                     .factor = o->lambda / self->rounding->step2,
+                                     .limit = o->clamp,
+                                     .strength = o->strength};
+    struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.999,
+                                 .eps = 1e-8,
+                                 .decay = o->decay,
+                                 .step = self->done + 1,
+                                 .low = 0,
+                                 .high = 1};
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         if (!w->grid) continue;
-        TRY(backend_run(model->backend, &(struct op_call){
-            .op = OP_clamp_pull, .in = {w->grad, w->stored, w->scale}, .out = {w->grad}, .params.clamp_pull = pull}));
-        TRY(backend_run(model->backend, &(struct op_call){
-            .op = OP_adamw, .in = {w->x, self->m[i], self->v[i], w->grad}, .out = {w->x}, .params.adamw = adamw}));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_clamp_pull,
+                                                          .in = {w->grad, w->stored, w->scale},
+                                                          .out = {w->grad},
+                                                          .params.clamp_pull = pull}));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_adamw,
+                                                          .in = {w->x, self->m[i], self->v[i], w->grad},
+                                                          .out = {w->x},
+                                                          .params.adamw = adamw}));
     }
 done:
     return status;
@@ -123,7 +135,8 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
     struct transformer *model = rounding->model;
     struct optimizer *self = mem_new(1, sizeof *self);
     *self = (struct optimizer){.rounding = rounding, .options = *options, .step = step};
-    if (self->options.micro_batch <= 0 || self->options.micro_batch > options->batch) self->options.micro_batch = options->batch;
+    if (self->options.micro_batch <= 0 || self->options.micro_batch > options->batch)
+        self->options.micro_batch = options->batch;
     int64_t rows = self->options.micro_batch * options->seq_len;
     self->m = mem_new((size_t)model->n_weights, sizeof *self->m);
     self->v = mem_new((size_t)model->n_weights, sizeof *self->v);

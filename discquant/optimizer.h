@@ -27,11 +27,11 @@ struct optimizer {
     struct rounding *rounding;
     struct optimizer_options options;
     struct step *step;
-    struct view *m, *v;         // per weight of the model; empty for those that are not rounded
-    struct view tokens, kl;     // of one pass
+    struct view *m, *v;     // per weight of the model; empty for those that are not rounded
+    struct view tokens, kl; // of one pass
     double *host_kl;
-    int64_t done;               // steps taken
-    int64_t activation_bytes;   // planned for one pass, reserved in one block
+    int64_t done;             // steps taken
+    int64_t activation_bytes; // planned for one pass, reserved in one block
 };
 
 // Gives the rounded weights gradients and moments. x must have been initialized.

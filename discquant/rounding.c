@@ -38,7 +38,8 @@ static enum status host_weight_open(struct backend *backend, const struct weight
     enum status status = STATUS_OK;
     int64_t n = weight->rows * weight->cols;
     void *w = NULL, *scale = NULL, *x = NULL;
-    *host = (struct host_weight){.groups = weight->scale.cols, .group_cols = grid_group_cols(weight->grid, weight->cols)};
+    *host =
+        (struct host_weight){.groups = weight->scale.cols, .group_cols = grid_group_cols(weight->grid, weight->cols)};
     TRY(mem_buffer_new(n * 4, weight->name, &w));
     host->w = w;
     TRY(mem_buffer_new(weight->rows * host->groups * 4, weight->name, &scale));
@@ -178,8 +179,10 @@ enum status rounding_values(const struct rounding *rounding, const struct weight
     struct backend *backend = rounding->model->backend;
     struct view rounded = {0};
     TRY(backend_matrix_new(backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &rounded));
-    TRY(backend_run(backend, &(struct op_call){.op = OP_grid_round, .in = {weight->stored, weight->scale, weight->x},
-                                               .out = {rounded}, .params.grid = weight->grid}));
+    TRY(backend_run(backend, &(struct op_call){.op = OP_grid_round,
+                                               .in = {weight->stored, weight->scale, weight->x},
+                                               .out = {rounded},
+                                               .params.grid = weight->grid}));
     TRY(backend_read(backend, rounded, out));
     TRY(backend_sync(backend));
 done:

@@ -13,11 +13,11 @@
 struct rounding {
     struct transformer *model; // borrowed; its linear weights have grid, scale and x until rounding_free
     struct grid grid;
-    int64_t weights;           // in the linear layers
-    int64_t fixed;             // of these without freedom: outside the grid's range or exactly on it
-    int64_t groups;            // scales
-    double bits_per_weight;    // codes and 16-bit scales
-    double step2;              // mean over matrices of 12 mean (nearest - w)^2: the grid step squared, had errors been uniform
+    int64_t weights;        // in the linear layers
+    int64_t fixed;          // of these without freedom: outside the grid's range or exactly on it
+    int64_t groups;         // scales
+    double bits_per_weight; // codes and 16-bit scales
+    double step2; // mean over matrices of 12 mean (nearest - w)^2: the grid step squared, had errors been uniform
 };
 
 // STATUS_FORMAT when a scale leaves fp16's range.

@@ -30,7 +30,8 @@ static inline void check_near_at(double got, double want, double rel, double abs
 }
 
 // Every entry of two float arrays; the worst one is printed.
-#define check_all_near(got, want, n, rel, abs) check_all_near_at((got), (want), (n), (rel), (abs), #got, __FILE__, __LINE__)
+#define check_all_near(got, want, n, rel, abs)                                                                         \
+    check_all_near_at((got), (want), (n), (rel), (abs), #got, __FILE__, __LINE__)
 
 static inline void check_all_near_at(const float *got, const float *want, int64_t n, double rel, double abs,
                                      const char *what, const char *file, int line) {
@@ -75,8 +76,10 @@ static inline const char *check_source(const char *name, char *path, size_t size
 // a file which is not there is skipped and says which.
 static inline const char *check_shared(const char *name, char *path, size_t size) {
     const char *shared = getenv("DISCQUANT_SHARED"), *root = getenv("DISCQUANT_SOURCE");
-    if (shared) snprintf(path, size, "%s/%s", shared, name);
-    else snprintf(path, size, "%s/../shared/%s", root ? root : ".", name);
+    if (shared)
+        snprintf(path, size, "%s/%s", shared, name);
+    else
+        snprintf(path, size, "%s/../shared/%s", root ? root : ".", name);
     if (access(path, R_OK) != 0) {
         print_message("skipped: no %s (set DISCQUANT_SHARED to the folder that holds it)\n", path);
         skip();

@@ -65,7 +65,9 @@ static inline void files_put(const char *path, const void *bytes, size_t n) {
     assert_int_equal(fclose(file), 0);
 }
 
-static inline int files_has(const char *folder, const char *name) { return access(files_path(folder, name), F_OK) == 0; }
+static inline int files_has(const char *folder, const char *name) {
+    return access(files_path(folder, name), F_OK) == 0;
+}
 
 static inline void files_check_text(const char *path, const char *want) {
     char *text = files_bytes(path, NULL);
@@ -115,11 +117,13 @@ static inline void process_free(struct process *process) {
 // Ended with `code` and exactly one line on stderr, "discquant: error: …", that holds `text`. Frees it.
 #define process_check_error(process, code, text) process_check_error_at((process), (code), (text), __FILE__, __LINE__)
 
-static inline void process_check_error_at(struct process process, int code, const char *text, const char *file, int line) {
+static inline void process_check_error_at(struct process process, int code, const char *text, const char *file,
+                                          int line) {
     const char *end = strchr(process.err, '\n');
     if (process.code != code || strncmp(process.err, "discquant: error: ", 18) != 0 || !end || end[1] ||
         !strstr(process.err, text)) {
-        print_error("exit status %d, want %d; want one line with '%s'; stderr: %s\n", process.code, code, text, process.err);
+        print_error("exit status %d, want %d; want one line with '%s'; stderr: %s\n", process.code, code, text,
+                    process.err);
         _fail(file, line);
     }
     process_free(&process);

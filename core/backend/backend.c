@@ -43,7 +43,8 @@ enum status backend_run(struct backend *backend, const struct op_call *call) {
     backend->calls[call->op]++;
     if (backend->dry) return STATUS_OK;
     op_kernel *kernel = backend->fns->kernels[call->op];
-    if (!kernel) return status_set(STATUS_UNSUPPORTED, "device %s cannot run the op %s", backend->fns->name, info->name);
+    if (!kernel)
+        return status_set(STATUS_UNSUPPORTED, "device %s cannot run the op %s", backend->fns->name, info->name);
     if (!backend->timing) return kernel(backend, call);
     double start = clock_seconds();
     enum status status = kernel(backend, call);
@@ -56,7 +57,8 @@ enum status backend_matrix_new(struct backend *backend, enum dtype dtype, int64_
                                struct view *out) {
     int64_t count, bytes;
     if (__builtin_mul_overflow(rows, cols, &count) || __builtin_mul_overflow(count, dtype_bytes(dtype), &bytes))
-        return status_set(STATUS_NO_MEMORY, "out of memory: %s of %lld x %lld elements", what, (long long)rows, (long long)cols);
+        return status_set(STATUS_NO_MEMORY, "out of memory: %s of %lld x %lld elements", what, (long long)rows,
+                          (long long)cols);
     void *data = NULL;
     enum status status = backend->fns->buffer_new(backend, bytes, what, &data);
     if (status == STATUS_OK) *out = view_new(data, dtype, rows, cols);

@@ -37,10 +37,10 @@ struct backend_fns {
 
 struct backend {
     const struct backend_fns *fns;
-    void *state;               // the backend's own
-    bool dry;                  // plan only: ops are checked and counted, nothing is computed
-    struct op_cost cost;       // sum over all calls since the last reset
-    double seconds[OP_COUNT];  // time per op, kept while `timing` is set (synchronous)
+    void *state;              // the backend's own
+    bool dry;                 // plan only: ops are checked and counted, nothing is computed
+    struct op_cost cost;      // sum over all calls since the last reset
+    double seconds[OP_COUNT]; // time per op, kept while `timing` is set (synchronous)
     int64_t calls[OP_COUNT];
     bool timing;
 };

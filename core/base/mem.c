@@ -90,7 +90,9 @@ struct arena {
     struct chunk *chunks;
 };
 
-struct arena *arena_new(void) { return mem_new(1, sizeof(struct arena)); }
+struct arena *arena_new(void) {
+    return mem_new(1, sizeof(struct arena));
+}
 
 void arena_free(struct arena *arena) {
     if (!arena) return;

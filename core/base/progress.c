@@ -14,8 +14,8 @@
 struct progress {
     char *what, *unit;
     int64_t total, first, done;
-    double begun, next;  // clock_seconds() at the start and at the earliest next line
-    double interval;     // between plain lines
+    double begun, next;   // clock_seconds() at the start and at the earliest next line
+    double interval;      // between plain lines
     bool terminal, dirty; // dirty: `text` or `done` changed since they were shown
     char text[160];
 };
@@ -56,8 +56,10 @@ struct progress *progress_new(const char *what, const char *unit, int64_t total,
 // 75 -> "1:15", 3700 -> "1:01:40".
 static void format_time(char *out, size_t size, double seconds) {
     long long s = (long long)(seconds + 0.5);
-    if (s >= 3600) snprintf(out, size, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
-    else snprintf(out, size, "%lld:%02lld", s / 60, s % 60);
+    if (s >= 3600)
+        snprintf(out, size, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, size, "%lld:%02lld", s / 60, s % 60);
 }
 
 static void format_line(const struct progress *progress, double now, char *line, size_t size) {

@@ -18,7 +18,8 @@ void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 }
 
 static void rng_block(struct rng rng, uint64_t block, uint32_t out[4]) {
-    uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)rng.stream, (uint32_t)(rng.stream >> 32)};
+    uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)rng.stream,
+                           (uint32_t)(rng.stream >> 32)};
     uint32_t key[2] = {(uint32_t)rng.seed, (uint32_t)(rng.seed >> 32)};
     rng_philox(counter, key, out);
 }

@@ -10,7 +10,11 @@ static _Thread_local char message[1024];
 static void message_clean(void) {
     unsigned char *s = (unsigned char *)message;
     while (*s) {
-        int n = *s >= 0x20 && *s < 0x7F ? 1 : *s >= 0xC2 && *s < 0xE0 ? 2 : (*s & 0xF0) == 0xE0 ? 3 : *s >= 0xF0 && *s < 0xF5 ? 4 : 0;
+        int n = *s >= 0x20 && *s < 0x7F   ? 1
+                : *s >= 0xC2 && *s < 0xE0 ? 2
+                : (*s & 0xF0) == 0xE0     ? 3
+                : *s >= 0xF0 && *s < 0xF5 ? 4
+                                          : 0;
         int whole = n > 0;
         for (int i = 1; i < n && whole; i++) whole = (s[i] & 0xC0) == 0x80;
         if (n == 2 && *s == 0xC2 && whole) whole = s[1] >= 0xA0; // C1 control characters

@@ -48,8 +48,8 @@ enum status cpu_attention_cached(struct backend *backend, const struct op_call *
     const struct attention_params *p = &call->params.attention;
     int64_t queries = call->in[0].rows, longest = p->past + queries;
     void *scratch = NULL;
-    enum status status = mem_buffer_new(omp_get_max_threads() * longest * (int64_t)sizeof(float), "attention scores",
-                                        &scratch);
+    enum status status =
+        mem_buffer_new(omp_get_max_threads() * longest * (int64_t)sizeof(float), "attention scores", &scratch);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) if (queries * p->heads * longest * p->head_dim > PIECE)
     for (int64_t i = 0; i < queries; i++)

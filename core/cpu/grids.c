@@ -17,8 +17,8 @@ struct group {
     const float *w, *x;
     float *y;
     int64_t n;
-    float scale, low, high;             // low, high: first and last level
-    float factor, limit, strength;      // clamp_pull
+    float scale, low, high;        // low, high: first and last level
+    float factor, limit, strength; // clamp_pull
 };
 
 static inline float clamp_pull_value(float g, float offset, const struct group *a) {

@@ -27,10 +27,14 @@ enum status cpu_rope(struct backend *backend, const struct op_call *call) {
             int64_t position = p->offset + n % p->seq_len;
             float *x_n = view_f32(x, n);
             const float *c = view_f32(cos, position), *s = view_f32(sin, position);
-            if (half == 4) rotate_row(x_n, c, s, sign, p->heads, 4);
-            else if (half == 32) rotate_row(x_n, c, s, sign, p->heads, 32);
-            else if (half == 64) rotate_row(x_n, c, s, sign, p->heads, 64);
-            else rotate_row(x_n, c, s, sign, p->heads, half);
+            if (half == 4)
+                rotate_row(x_n, c, s, sign, p->heads, 4);
+            else if (half == 32)
+                rotate_row(x_n, c, s, sign, p->heads, 32);
+            else if (half == 64)
+                rotate_row(x_n, c, s, sign, p->heads, 64);
+            else
+                rotate_row(x_n, c, s, sign, p->heads, half);
         }
     return STATUS_OK;
 }

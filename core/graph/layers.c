@@ -9,7 +9,8 @@ static bool has_direction(const struct weight *weight) { return weight->directio
 
 static enum status embedding_reverse(struct step *step, struct node *node) {
     struct weight *table = node->weight;
-    return weight_asks(table) ? table->sink->table(table->sink, step, table, node->out->grad, node->saved[0]) : STATUS_OK;
+    return weight_asks(table) ? table->sink->table(table->sink, step, table, node->out->grad, node->saved[0])
+                              : STATUS_OK;
 }
 
 enum status record_embedding(struct step *step, struct weight *table, struct view tokens, struct value **y) {
@@ -37,8 +38,10 @@ static enum status rmsnorm_reverse(struct step *step, struct node *node) {
         struct view dx;
         bool accumulate;
         TRY(step_grad(step, x, &dx, &accumulate));
-        TRY(run(step, (struct op_call){.op = OP_rmsnorm_grad, .accumulate = accumulate,
-                                       .in = {x->data, gain->stored, rstd, dy}, .out = {dx}}));
+        TRY(run(step, (struct op_call){.op = OP_rmsnorm_grad,
+                                       .accumulate = accumulate,
+                                       .in = {x->data, gain->stored, rstd, dy},
+                                       .out = {dx}}));
     }
 done:
     return status;
@@ -49,14 +52,17 @@ enum status record_rmsnorm(struct step *step, struct value *x, struct weight *ga
     struct view rstd;
     TRY(step_value(step, x->data.rows, x->data.cols, x->needs_grad || weight_asks(gain), y));
     TRY(step_take(step, DTYPE_F32, x->data.rows, 1, &rstd));
-    TRY(run(step, (struct op_call){.op = OP_rmsnorm, .in = {x->data, gain->stored}, .out = {(*y)->data, rstd}, .params.eps = eps}));
+    TRY(run(step, (struct op_call){
+                      .op = OP_rmsnorm, .in = {x->data, gain->stored}, .out = {(*y)->data, rstd}, .params.eps = eps}));
     if (x->has_tangent) {
         TRY(step_tangent(step, *y));
-        TRY(run(step, (struct op_call){.op = OP_rmsnorm_tangent, .in = {x->data, gain->stored, rstd, x->tangent, gain->direction},
+        TRY(run(step, (struct op_call){.op = OP_rmsnorm_tangent,
+                                       .in = {x->data, gain->stored, rstd, x->tangent, gain->direction},
                                        .out = {(*y)->tangent}}));
     }
     if ((*y)->needs_grad)
-        step_append(step, (struct node){.reverse = rmsnorm_reverse, .in = {x}, .out = *y, .weight = gain, .saved = {rstd}});
+        step_append(step,
+                    (struct node){.reverse = rmsnorm_reverse, .in = {x}, .out = *y, .weight = gain, .saved = {rstd}});
 done:
     return status;
 }
@@ -64,8 +70,10 @@ done:
 // ---- linear ----
 
 static enum status product(struct step *step, struct view x, struct view w, struct view y, bool accumulate) {
-    return run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {x, w}, .out = {y},
-                                      .params.matmul.transpose_b = true});
+    return run(
+        step,
+        (struct op_call){
+            .op = OP_matmul, .accumulate = accumulate, .in = {x, w}, .out = {y}, .params.matmul.transpose_b = true});
 }
 
 // y (+)= x W^T and yd (+)= xd W^T + x Wd^T.
@@ -77,8 +85,10 @@ static enum status linear_forward(struct step *step, struct value *x, struct wei
     TRY(weight_value(step, weight, &w));
     TRY(product(step, x->data, w, y, accumulate));
     if (yd.rows) {
-        if (x->has_tangent) TRY(product(step, x->tangent, w, yd, accumulate));
-        else if (!accumulate) TRY(run(step, (struct op_call){.op = OP_fill, .out = {yd}, .params.value = 0}));
+        if (x->has_tangent)
+            TRY(product(step, x->tangent, w, yd, accumulate));
+        else if (!accumulate)
+            TRY(run(step, (struct op_call){.op = OP_fill, .out = {yd}, .params.value = 0}));
         if (has_direction(weight)) TRY(product(step, x->data, weight->direction, yd, true));
     }
     step_release(step, mark);
@@ -117,7 +127,8 @@ enum status record_linear(struct step *step, struct value *x, struct weight *wei
     if (y->has_tangent) tangent = view_cols(y->tangent, column, weight->rows);
     TRY(linear_forward(step, x, weight, part, tangent, false));
     if (x->needs_grad || weight_asks(weight))
-        step_append(step, (struct node){.reverse = linear_reverse, .in = {x}, .out = y, .weight = weight, .column = column});
+        step_append(step,
+                    (struct node){.reverse = linear_reverse, .in = {x}, .out = y, .weight = weight, .column = column});
 done:
     return status;
 }
@@ -137,8 +148,10 @@ static enum status residual_tangent(struct step *step, struct value *residual, s
         return STATUS_OK;
     }
     TRY(step_tangent(step, y));
-    if (residual->has_tangent) TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->tangent}, .out = {y->tangent}}));
-    else TRY(run(step, (struct op_call){.op = OP_fill, .out = {y->tangent}, .params.value = 0}));
+    if (residual->has_tangent)
+        TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->tangent}, .out = {y->tangent}}));
+    else
+        TRY(run(step, (struct op_call){.op = OP_fill, .out = {y->tangent}, .params.value = 0}));
 done:
     return status;
 }
@@ -148,7 +161,8 @@ enum status record_linear_residual(struct step *step, struct value *x, struct we
     enum status status = STATUS_OK;
     struct value *y = NULL;
     bool needs_grad = x->needs_grad || residual->needs_grad || weight_asks(weight);
-    if (step_may_overwrite(step)) y = step_input(step, residual->data);
+    if (step_may_overwrite(step))
+        y = step_input(step, residual->data);
     else {
         TRY(step_value(step, residual->data.rows, residual->data.cols, needs_grad, &y));
         TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->data}, .out = {y->data}}));
@@ -156,7 +170,8 @@ enum status record_linear_residual(struct step *step, struct value *x, struct we
     if (x->has_tangent || residual->has_tangent || has_direction(weight)) TRY(residual_tangent(step, residual, y));
     TRY(linear_forward(step, x, weight, y->data, y->tangent, true));
     if (y->needs_grad)
-        step_append(step, (struct node){.reverse = linear_residual_reverse, .in = {x, residual}, .out = y, .weight = weight});
+        step_append(step,
+                    (struct node){.reverse = linear_residual_reverse, .in = {x, residual}, .out = y, .weight = weight});
     *out = y;
 done:
     return status;
@@ -164,7 +179,8 @@ done:
 
 // ---- rope ----
 
-static enum status rotate(struct step *step, struct view x, struct view cos, struct view sin, struct rope_params params) {
+static enum status rotate(struct step *step, struct view x, struct view cos, struct view sin,
+                          struct rope_params params) {
     x = view_cols(x, 0, params.heads * params.head_dim);
     return run(step, (struct op_call){.op = OP_rope, .in = {x, cos, sin}, .out = {x}, .params.rope = params});
 }
@@ -175,7 +191,8 @@ static enum status rope_reverse(struct step *step, struct node *node) {
     return rotate(step, node->out->grad, node->saved[0], node->saved[1], params);
 }
 
-enum status record_rope(struct step *step, struct value *x, struct view cos, struct view sin, struct rope_params params) {
+enum status record_rope(struct step *step, struct value *x, struct view cos, struct view sin,
+                        struct rope_params params) {
     enum status status = STATUS_OK;
     TRY(rotate(step, x->data, cos, sin, params));
     if (x->has_tangent) TRY(rotate(step, x->tangent, cos, sin, params));
@@ -193,7 +210,8 @@ static enum status attention_reverse(struct step *step, struct node *node) {
     TRY(step_seed(step, node->in[0], &dqkv));
     TRY(run(step, (struct op_call){.op = OP_attention_grad,
                                    .in = {node->in[0]->data, node->out->data, node->saved[0], node->out->grad},
-                                   .out = {dqkv}, .params.attention = node->params.attention}));
+                                   .out = {dqkv},
+                                   .params.attention = node->params.attention}));
 done:
     return status;
 }
@@ -203,15 +221,20 @@ enum status record_attention(struct step *step, struct value *qkv, struct attent
     struct view lse;
     TRY(step_value(step, qkv->data.rows, params.heads * params.head_dim, qkv->needs_grad, o));
     TRY(step_take(step, DTYPE_F32, qkv->data.rows, params.heads, &lse));
-    TRY(run(step, (struct op_call){.op = OP_attention, .in = {qkv->data}, .out = {(*o)->data, lse}, .params.attention = params}));
+    TRY(run(step, (struct op_call){
+                      .op = OP_attention, .in = {qkv->data}, .out = {(*o)->data, lse}, .params.attention = params}));
     if (qkv->has_tangent) {
         TRY(step_tangent(step, *o));
-        TRY(run(step, (struct op_call){.op = OP_attention_tangent, .in = {qkv->data, (*o)->data, lse, qkv->tangent},
-                                       .out = {(*o)->tangent}, .params.attention = params}));
+        TRY(run(step, (struct op_call){.op = OP_attention_tangent,
+                                       .in = {qkv->data, (*o)->data, lse, qkv->tangent},
+                                       .out = {(*o)->tangent},
+                                       .params.attention = params}));
     }
     if (qkv->needs_grad)
-        step_append(step, (struct node){.reverse = attention_reverse, .in = {qkv}, .out = *o, .saved = {lse},
-                                        .params.attention = params});
+        step_append(
+            step,
+            (struct node){
+                .reverse = attention_reverse, .in = {qkv}, .out = *o, .saved = {lse}, .params.attention = params});
 done:
     return status;
 }
@@ -233,7 +256,8 @@ enum status record_swiglu(struct step *step, struct value *gu, struct value **h)
     TRY(run(step, (struct op_call){.op = OP_swiglu, .in = {gu->data}, .out = {(*h)->data}}));
     if (gu->has_tangent) {
         TRY(step_tangent(step, *h));
-        TRY(run(step, (struct op_call){.op = OP_swiglu_tangent, .in = {gu->data, gu->tangent}, .out = {(*h)->tangent}}));
+        TRY(run(step,
+                (struct op_call){.op = OP_swiglu_tangent, .in = {gu->data, gu->tangent}, .out = {(*h)->tangent}}));
     }
     if (gu->needs_grad) step_append(step, (struct node){.reverse = swiglu_reverse, .in = {gu}, .out = *h});
 done:

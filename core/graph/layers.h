@@ -23,7 +23,8 @@ enum status record_linear_residual(struct step *step, struct value *x, struct we
                                    struct value **y);
 
 // Rotates the first heads * head_dim columns of x in place.
-enum status record_rope(struct step *step, struct value *x, struct view cos, struct view sin, struct rope_params params);
+enum status record_rope(struct step *step, struct value *x, struct view cos, struct view sin,
+                        struct rope_params params);
 
 // o = causal attention over qkv [N, (H + 2K) d].
 enum status record_attention(struct step *step, struct value *qkv, struct attention_params params, struct value **o);

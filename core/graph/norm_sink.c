@@ -47,9 +47,11 @@ static enum status norm_product(struct grad_sink *sink, struct step *step, struc
     if (!shared) TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &grad));
     for (int64_t b = 0; b < sample_count(self, step, dy); b++) {
         if (shared) grad = shared_part(self, b);
-        TRY(backend_run(self->backend, &(struct op_call){
-            .op = OP_matmul, .accumulate = shared, .in = {sample_rows(step, dy, b), sample_rows(step, x, b)},
-            .out = {grad}, .params.matmul.transpose_a = true}));
+        TRY(backend_run(self->backend, &(struct op_call){.op = OP_matmul,
+                                                         .accumulate = shared,
+                                                         .in = {sample_rows(step, dy, b), sample_rows(step, x, b)},
+                                                         .out = {grad},
+                                                         .params.matmul.transpose_a = true}));
         if (!shared) TRY(add_squares(self, step, grad, b, 1));
     }
     step_release(step, mark);
@@ -81,10 +83,13 @@ static enum status norm_table(struct grad_sink *sink, struct step *step, struct 
     struct view grad = {0};
     if (!shared) TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &grad));
     for (int64_t b = 0; b < sample_count(self, step, dy); b++) {
-        if (shared) grad = shared_part(self, b);
-        else TRY(backend_run(self->backend, &(struct op_call){.op = OP_fill, .out = {grad}, .params.value = 0}));
-        TRY(backend_run(self->backend, &(struct op_call){
-            .op = OP_embedding_grad, .in = {sample_rows(step, dy, b), sample_rows(step, tokens, b)}, .out = {grad}}));
+        if (shared)
+            grad = shared_part(self, b);
+        else
+            TRY(backend_run(self->backend, &(struct op_call){.op = OP_fill, .out = {grad}, .params.value = 0}));
+        TRY(backend_run(self->backend, &(struct op_call){.op = OP_embedding_grad,
+                                                         .in = {sample_rows(step, dy, b), sample_rows(step, tokens, b)},
+                                                         .out = {grad}}));
         if (!shared) TRY(add_squares(self, step, grad, b, 1));
     }
     step_release(step, mark);
@@ -92,15 +97,16 @@ done:
     return status;
 }
 
-enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared, struct norm_sink **out) {
+enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared,
+                          struct norm_sink **out) {
     enum status status = STATUS_OK;
     struct norm_sink *self = mem_new(1, sizeof *self);
     *self = (struct norm_sink){
         .sink = {norm_product, norm_gain, norm_table}, .backend = backend, .samples = samples, .shared = shared};
     self->norms = mem_new((size_t)samples, sizeof *self->norms);
     if (shared)
-        TRY(backend_matrix_new(backend, DTYPE_F32, samples * shared->rows, shared->cols, "per-sample gradients of a shared weight",
-                               &self->shared_grad));
+        TRY(backend_matrix_new(backend, DTYPE_F32, samples * shared->rows, shared->cols,
+                               "per-sample gradients of a shared weight", &self->shared_grad));
     *out = self;
     self = NULL;
 done:

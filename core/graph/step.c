@@ -69,7 +69,9 @@ void step_switch(struct step *step, struct step_options options) {
     step->recording = options.gradient;
 }
 
-struct backend *step_backend(const struct step *step) { return step->backend; }
+struct backend *step_backend(const struct step *step) {
+    return step->backend;
+}
 const struct step_options *step_options(const struct step *step) { return &step->options; }
 bool step_recording(const struct step *step) { return step->recording; }
 bool step_may_overwrite(const struct step *step) { return !step->options.gradient; }
@@ -116,7 +118,9 @@ enum status step_take(struct step *step, enum dtype dtype, int64_t rows, int64_t
     return STATUS_OK;
 }
 
-struct step_mark step_mark(const struct step *step) { return step->top; }
+struct step_mark step_mark(const struct step *step) {
+    return step->top;
+}
 void step_release(struct step *step, struct step_mark mark) { step->top = mark; }
 int64_t step_peak_bytes(const struct step *step) { return step->peak; }
 void step_peak_reset(struct step *step) { step->peak = 0; }
@@ -179,8 +183,8 @@ enum status step_grad_pass(struct step *step, struct value *from, struct value *
         to->has_grad = true;
         return STATUS_OK;
     }
-    return backend_run(step->backend, &(struct op_call){
-        .op = OP_copy, .accumulate = true, .in = {from->grad}, .out = {to->grad}});
+    return backend_run(step->backend,
+                       &(struct op_call){.op = OP_copy, .accumulate = true, .in = {from->grad}, .out = {to->grad}});
 }
 
 // ---- the record ----
@@ -249,12 +253,15 @@ done:
     return status;
 }
 
-static enum status segment_forget(struct step *step, segment_run *run, void *context, struct value *in, struct value **out) {
+static enum status segment_forget(struct step *step, segment_run *run, void *context, struct value *in,
+                                  struct value **out) {
     enum status status = STATUS_OK;
     bool recording = step->recording;
     struct value *kept = NULL, *made = NULL;
-    if (step_may_overwrite(step)) kept = step_input(step, in->data);
-    else TRY(step_value(step, in->data.rows, in->data.cols, true, &kept));
+    if (step_may_overwrite(step))
+        kept = step_input(step, in->data);
+    else
+        TRY(step_value(step, in->data.rows, in->data.cols, true, &kept));
     struct view tangent = in->tangent;
     if (in->has_tangent && !step_may_overwrite(step))
         TRY(step_take(step, DTYPE_F32, in->data.rows, in->data.cols, &tangent));

@@ -38,16 +38,16 @@ struct node {
     enum status (*reverse)(struct step *step, struct node *node);
     struct value *in[2], *out;
     struct weight *weight;
-    struct view saved[2];    // what reverse needs besides the values
+    struct view saved[2]; // what reverse needs besides the values
     union op_params params;
     int64_t column;          // linear: first column of `out` that it fills
     struct segment *segment; // of a segment's node
 };
 
 struct step_options {
-    bool gradient;    // record, so that step_backward can follow
-    bool recompute;   // keep only the inputs of segments
-    int64_t seq_len;  // rows per sample: what per-sample sinks call one sample
+    bool gradient;   // record, so that step_backward can follow
+    bool recompute;  // keep only the inputs of segments
+    int64_t seq_len; // rows per sample: what per-sample sinks call one sample
 };
 
 enum status step_new(struct backend *backend, struct step **out);

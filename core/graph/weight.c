@@ -30,8 +30,11 @@ enum status weight_value(struct step *step, const struct weight *weight, struct 
 }
 
 static enum status product_grad(struct step *step, struct view dy, struct view x, struct view grad, bool accumulate) {
-    return backend_run(step_backend(step), &(struct op_call){
-        .op = OP_matmul, .accumulate = accumulate, .in = {dy, x}, .out = {grad}, .params.matmul.transpose_a = true});
+    return backend_run(step_backend(step), &(struct op_call){.op = OP_matmul,
+                                                             .accumulate = accumulate,
+                                                             .in = {dy, x},
+                                                             .out = {grad},
+                                                             .params.matmul.transpose_a = true});
 }
 
 enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
@@ -43,9 +46,11 @@ enum status weight_pull_back(struct step *step, const struct weight *weight, str
     struct view value_grad;
     TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &value_grad));
     TRY(product_grad(step, dy, x, value_grad, false));
-    TRY(backend_run(step_backend(step), &(struct op_call){
-        .op = OP_grid_interpolate_grad, .accumulate = accumulate,
-        .in = {weight->stored, weight->scale, value_grad}, .out = {grad}, .params.grid = weight->grid}));
+    TRY(backend_run(step_backend(step), &(struct op_call){.op = OP_grid_interpolate_grad,
+                                                          .accumulate = accumulate,
+                                                          .in = {weight->stored, weight->scale, value_grad},
+                                                          .out = {grad},
+                                                          .params.grid = weight->grid}));
     step_release(step, mark);
 done:
     return status;
@@ -60,15 +65,16 @@ static enum status accumulate_product(struct grad_sink *sink, struct step *step,
 static enum status accumulate_gain(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
                                    struct view x, struct view rstd) {
     (void)sink;
-    return backend_run(step_backend(step), &(struct op_call){
-        .op = OP_rmsnorm_gain_grad, .accumulate = true, .in = {x, rstd, dy}, .out = {weight->grad}});
+    return backend_run(
+        step_backend(step),
+        &(struct op_call){.op = OP_rmsnorm_gain_grad, .accumulate = true, .in = {x, rstd, dy}, .out = {weight->grad}});
 }
 
 static enum status accumulate_table(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
                                     struct view tokens) {
     (void)sink;
-    return backend_run(step_backend(step), &(struct op_call){
-        .op = OP_embedding_grad, .in = {dy, tokens}, .out = {weight->grad}});
+    return backend_run(step_backend(step),
+                       &(struct op_call){.op = OP_embedding_grad, .in = {dy, tokens}, .out = {weight->grad}});
 }
 
 struct grad_sink accumulate_sink = {accumulate_product, accumulate_gain, accumulate_table};

@@ -20,12 +20,12 @@ enum weight_form { WEIGHT_STORED, WEIGHT_INTERPOLATED, WEIGHT_ROUNDED, WEIGHT_ST
 struct grad_sink;
 
 struct weight {
-    char *name;              // of the tensor in the checkpoint
-    int64_t rows, cols;      // [out, in]; a vector is [1, n]
-    bool is_linear;          // a matrix inside a layer: what rounding methods round
-    int64_t index;           // position among the weights of its network: stream of its random numbers
-    struct view stored;      // [rows, cols]
-    enum dtype file_dtype;   // how the checkpoint stores it
+    char *name;            // of the tensor in the checkpoint
+    int64_t rows, cols;    // [out, in]; a vector is [1, n]
+    bool is_linear;        // a matrix inside a layer: what rounding methods round
+    int64_t index;         // position among the weights of its network: stream of its random numbers
+    struct view stored;    // [rows, cols]
+    enum dtype file_dtype; // how the checkpoint stores it
     enum weight_form form;
     const struct grid *grid; // NULL = not quantized
     struct view scale;       // [rows, groups] with a grid
@@ -48,7 +48,8 @@ enum status weight_pull_back(struct step *step, const struct weight *weight, str
 // returns. One sample is step_options.seq_len consecutive rows. A weight that two layers share gets two calls.
 struct grad_sink {
     // value [out, in] of a product: dy [N, out], x [N, in]; the gradient is dy^T x.
-    enum status (*product)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy, struct view x);
+    enum status (*product)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                           struct view x);
     // gain [1, C] of a norm: the gradient is the sum over rows of dy x rstd.
     enum status (*gain)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy, struct view x,
                         struct view rstd);
@@ -73,7 +74,8 @@ struct norm_sink {
     struct view shared_grad;     // [samples * rows, cols]
 };
 
-enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared, struct norm_sink **out);
+enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared,
+                          struct norm_sink **out);
 void norm_sink_free(struct norm_sink *sink); // accepts NULL
 enum status norm_sink_begin(struct norm_sink *sink);
 enum status norm_sink_end(struct norm_sink *sink, struct step *step);

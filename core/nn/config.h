@@ -22,31 +22,31 @@ enum { ROPE_FACTORS_MAX = 256, EOS_MAX = 16 };
 
 struct rope_config {
     enum rope_kind kind;
-    double theta;                     // base of the frequencies theta^(-2i/head_dim)
-    double factor;                    // linear, llama3
-    double low_freq_factor;           // llama3
-    double high_freq_factor;          // llama3
-    int64_t original_max_positions;   // llama3, longrope
-    double attention_factor;          // longrope: multiplies cos and sin; 0 = sqrt(1 + ln(max/original)/ln(original))
-    int n_factors;                    // longrope: head_dim / 2
+    double theta;                   // base of the frequencies theta^(-2i/head_dim)
+    double factor;                  // linear, llama3
+    double low_freq_factor;         // llama3
+    double high_freq_factor;        // llama3
+    int64_t original_max_positions; // llama3, longrope
+    double attention_factor;        // longrope: multiplies cos and sin; 0 = sqrt(1 + ln(max/original)/ln(original))
+    int n_factors;                  // longrope: head_dim / 2
     double long_factor[ROPE_FACTORS_MAX], short_factor[ROPE_FACTORS_MAX];
 };
 
 struct transformer_config {
     enum architecture architecture;
-    int64_t hidden;        // width of the residual stream
-    int64_t intermediate;  // width inside the MLP
+    int64_t hidden;       // width of the residual stream
+    int64_t intermediate; // width inside the MLP
     int64_t layers;
-    int64_t heads;         // query heads
-    int64_t kv_heads;      // key/value heads; divides heads
-    int64_t head_dim;      // even
+    int64_t heads;    // query heads
+    int64_t kv_heads; // key/value heads; divides heads
+    int64_t head_dim; // even
     int64_t vocab;
     int64_t max_positions;
-    int64_t window;        // sliding attention window: each position sees this many keys, itself included; 0 = all
+    int64_t window; // sliding attention window: each position sees this many keys, itself included; 0 = all
     double rms_eps;
-    bool tied;             // the head is the embedding
+    bool tied; // the head is the embedding
     struct rope_config rope;
-    int64_t bos;           // -1 = none
+    int64_t bos; // -1 = none
     int n_eos;
     int64_t eos[EOS_MAX];
 };

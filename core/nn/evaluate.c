@@ -49,7 +49,8 @@ static enum status pass_load(struct pass *pass, const int32_t *tokens, int64_t r
         pass->host_targets[i] = (i + 1) % pass->seq_len ? tokens[i + 1] : -1;
     }
     enum status status = backend_write(pass->backend, view_rows(pass->tokens, 0, rows), pass->host_tokens);
-    if (status == STATUS_OK) status = backend_write(pass->backend, view_rows(pass->targets, 0, rows), pass->host_targets);
+    if (status == STATUS_OK)
+        status = backend_write(pass->backend, view_rows(pass->targets, 0, rows), pass->host_targets);
     return status;
 }
 
@@ -58,7 +59,8 @@ static enum status pass_run(struct pass *pass, struct transformer *model, struct
     enum status status = STATUS_OK;
     struct value *reference = NULL, *hidden = NULL;
     struct view tokens = view_rows(pass->tokens, 0, rows);
-    struct transformer_loss loss = {.targets = view_rows(pass->targets, 0, rows), .cross_entropy = view_rows(pass->loss, 0, rows)};
+    struct transformer_loss loss = {.targets = view_rows(pass->targets, 0, rows),
+                                    .cross_entropy = view_rows(pass->loss, 0, rows)};
     step_begin(step, (struct step_options){.seq_len = pass->seq_len});
     if (options->reference) {
         transformer_set_form(options->reference, options->reference_form);
@@ -124,8 +126,8 @@ void evaluation_free(struct evaluation *e) {
     free(e);
 }
 
-enum status evaluate(struct transformer *model, struct step *step, const int32_t *tokens, int64_t windows, int64_t seq_len,
-                     const struct evaluate_options *options, struct evaluation **out) {
+enum status evaluate(struct transformer *model, struct step *step, const int32_t *tokens, int64_t windows,
+                     int64_t seq_len, const struct evaluate_options *options, struct evaluation **out) {
     REQUIRE(windows > 0 && seq_len > 1, "at least one window of two tokens");
     enum status status = STATUS_OK;
     int64_t batch = options->batch > 0 ? options->batch : TOKENS_PER_PASS / seq_len;
@@ -146,7 +148,8 @@ enum status evaluate(struct transformer *model, struct step *step, const int32_t
             TRY(pass_agreement(&pass, n, e->agreement + first));
         }
         for (int64_t w = first; w < first + n; w++) sum += e->loss[w];
-        if (options->progress) options->progress(options->progress_context, first + n, windows, sum / (double)(first + n));
+        if (options->progress)
+            options->progress(options->progress_context, first + n, windows, sum / (double)(first + n));
     }
     *out = e;
     e = NULL;

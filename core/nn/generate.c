@@ -36,8 +36,9 @@ done:
     return status;
 }
 
-enum status generate(struct transformer *model, struct step *step, const int32_t *prompt, int64_t n_prompt, int64_t n_new,
-                     void (*emit)(void *context, int32_t token), void *context, int32_t *out, int64_t *n_out) {
+enum status generate(struct transformer *model, struct step *step, const int32_t *prompt, int64_t n_prompt,
+                     int64_t n_new, void (*emit)(void *context, int32_t token), void *context, int32_t *out,
+                     int64_t *n_out) {
     REQUIRE(n_prompt >= 1 && n_new >= 0, "a prompt of at least one token");
     enum status status = STATUS_OK;
     struct kv_cache *cache = NULL;

@@ -17,8 +17,9 @@ enum status transformer_logits(struct transformer *model, struct step *step, str
     struct step_mark mark = step_mark(step);
     struct view w;
     TRY(weight_value(step, model->head, &w));
-    TRY(backend_run(model->backend, &(struct op_call){
-        .op = OP_matmul, .in = {hidden, w}, .out = {logits}, .params.matmul.transpose_b = true}));
+    TRY(backend_run(
+        model->backend,
+        &(struct op_call){.op = OP_matmul, .in = {hidden, w}, .out = {logits}, .params.matmul.transpose_b = true}));
     step_release(step, mark);
 done:
     return status;
@@ -28,8 +29,9 @@ static struct view part(struct view v, int64_t first, int64_t n) { return v.rows
 
 static enum status cross_entropy(struct transformer *model, struct view logits, struct view targets, struct view loss,
                                  struct loss_params params) {
-    return backend_run(model->backend, &(struct op_call){
-        .op = OP_cross_entropy, .in = {logits, targets}, .out = {loss}, .params.loss = params});
+    return backend_run(
+        model->backend,
+        &(struct op_call){.op = OP_cross_entropy, .in = {logits, targets}, .out = {loss}, .params.loss = params});
 }
 
 // Directional derivative of each row's loss: <d loss / d logits, logits tangent>, with the gradient in `logits`.
@@ -41,10 +43,14 @@ static enum status loss_tangent(struct transformer *model, struct step *step, st
     TRY(step_take(step, DTYPE_F32, gradient.rows, gradient.cols, &tangent));
     TRY(transformer_logits(model, step, view_rows(hidden->tangent, first, h.rows), tangent));
     if (model->head->direction.rows)
-        TRY(backend_run(model->backend, &(struct op_call){.op = OP_matmul, .accumulate = true, .in = {h, model->head->direction},
-                                                          .out = {tangent}, .params.matmul.transpose_b = true}));
-    TRY(backend_run(model->backend, &(struct op_call){
-        .op = OP_row_dot, .in = {gradient, tangent}, .out = {out}, .params.factor = 1 / weight}));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_matmul,
+                                                          .accumulate = true,
+                                                          .in = {h, model->head->direction},
+                                                          .out = {tangent},
+                                                          .params.matmul.transpose_b = true}));
+    TRY(backend_run(
+        model->backend,
+        &(struct op_call){.op = OP_row_dot, .in = {gradient, tangent}, .out = {out}, .params.factor = 1 / weight}));
     step_release(step, mark);
 done:
     return status;
@@ -59,8 +65,9 @@ static enum status logits_reverse(struct transformer *model, struct step *step, 
     if (hidden->needs_grad) {
         struct view w;
         TRY(weight_value(step, head, &w));
-        TRY(backend_run(model->backend, &(struct op_call){
-            .op = OP_matmul, .in = {dlogits, w}, .out = {view_rows(hidden->grad, first, h.rows)}}));
+        TRY(backend_run(
+            model->backend,
+            &(struct op_call){.op = OP_matmul, .in = {dlogits, w}, .out = {view_rows(hidden->grad, first, h.rows)}}));
     }
 done:
     return status;
@@ -70,7 +77,8 @@ static enum status loss_rows(struct transformer *model, struct step *step, struc
                              const struct transformer_loss *loss, int64_t first, int64_t n) {
     enum status status = STATUS_OK;
     bool differentiate = loss->gradient_weight != 0 || loss->tangent.rows, has_teacher = loss->teacher.rows;
-    struct loss_params with = {.gradient = differentiate, .weight = loss->gradient_weight != 0 ? loss->gradient_weight : 1};
+    struct loss_params with = {.gradient = differentiate,
+                               .weight = loss->gradient_weight != 0 ? loss->gradient_weight : 1};
     struct loss_params without = {0};
     struct view h = view_rows(hidden->data, first, n), targets = part(loss->targets, first, n);
     struct view logits, teacher;
@@ -84,9 +92,11 @@ static enum status loss_rows(struct transformer *model, struct step *step, struc
         TRY(transformer_logits(other, step, view_rows(loss->teacher, first, n), teacher));
         if (loss->cross_entropy_teacher.rows)
             TRY(cross_entropy(model, teacher, targets, part(loss->cross_entropy_teacher, first, n), without));
-        TRY(backend_run(model->backend, &(struct op_call){
-            .op = OP_kl_divergence, .in = {teacher, logits}, .out = {part(loss->kl, first, n), part(loss->agree, first, n)},
-            .params.loss = with}));
+        TRY(backend_run(model->backend,
+                        &(struct op_call){.op = OP_kl_divergence,
+                                          .in = {teacher, logits},
+                                          .out = {part(loss->kl, first, n), part(loss->agree, first, n)},
+                                          .params.loss = with}));
     }
     if (loss->tangent.rows)
         TRY(loss_tangent(model, step, hidden, h, first, logits, with.weight, part(loss->tangent, first, n)));

@@ -11,7 +11,8 @@ static uint32_t name_hash(const char *name) {
     return hash;
 }
 
-static enum status random_read(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
+static enum status random_read(void *self, const char *name, int64_t rows, int64_t cols, float *out,
+                               enum dtype *dtype) {
     const struct random_source *source = self;
     struct rng rng = {.seed = source->seed, .stream = RNG_INIT + name_hash(name)};
     double mean = rows == 1 ? 1 : 0, deviation = rows == 1 ? source->norm_spread : source->gain / sqrt((double)cols);

@@ -29,12 +29,14 @@ static int layer_parts(const struct transformer_config *c, enum part part, const
 
 static struct weight *add_weight(struct transformer *model, char *name, int64_t rows, int64_t cols, bool is_linear) {
     struct weight *weight = &model->weights[model->n_weights];
-    *weight = (struct weight){.name = name, .rows = rows, .cols = cols, .is_linear = is_linear, .index = model->n_weights};
+    *weight =
+        (struct weight){.name = name, .rows = rows, .cols = cols, .is_linear = is_linear, .index = model->n_weights};
     model->n_weights++;
     return weight;
 }
 
-static struct weight *add_layer_weight(struct transformer *model, int64_t l, const char *part, int64_t rows, int64_t cols) {
+static struct weight *add_layer_weight(struct transformer *model, int64_t l, const char *part, int64_t rows,
+                                       int64_t cols) {
     return add_weight(model, mem_format("model.layers.%lld.%s.weight", (long long)l, part), rows, cols, rows > 1);
 }
 
@@ -61,7 +63,8 @@ static void add_weights(struct transformer *model) {
     model->embedding = add_weight(model, mem_string("model.embed_tokens.weight"), c->vocab, c->hidden, false);
     for (int64_t l = 0; l < c->layers; l++) add_layer(model, l);
     model->final_norm = add_weight(model, mem_string("model.norm.weight"), 1, c->hidden, false);
-    model->head = c->tied ? model->embedding : add_weight(model, mem_string("lm_head.weight"), c->vocab, c->hidden, false);
+    model->head =
+        c->tied ? model->embedding : add_weight(model, mem_string("lm_head.weight"), c->vocab, c->hidden, false);
 }
 
 static enum status load_weight(struct transformer *model, struct tensor_source source, struct weight *weight) {
@@ -69,7 +72,8 @@ static enum status load_weight(struct transformer *model, struct tensor_source s
     void *host = NULL;
     TRY(backend_matrix_new(model->backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &weight->stored));
     if (model->backend->fns->host_memory) {
-        TRY(source.read(source.self, weight->name, weight->rows, weight->cols, weight->stored.data, &weight->file_dtype));
+        TRY(source.read(source.self, weight->name, weight->rows, weight->cols, weight->stored.data,
+                        &weight->file_dtype));
     } else {
         TRY(mem_buffer_new(weight->rows * weight->cols * 4, weight->name, &host));
         TRY(source.read(source.self, weight->name, weight->rows, weight->cols, host, &weight->file_dtype));
@@ -81,8 +85,8 @@ done:
     return status;
 }
 
-enum status transformer_new(struct backend *backend, const struct transformer_config *config, struct tensor_source source,
-                            struct transformer **out) {
+enum status transformer_new(struct backend *backend, const struct transformer_config *config,
+                            struct tensor_source source, struct transformer **out) {
     enum status status = STATUS_OK;
     struct transformer *model = mem_new(1, sizeof *model);
     model->config = *config;
@@ -165,8 +169,8 @@ static struct rope_table *rope_table(struct transformer *model, int64_t seq_len)
 
 enum status transformer_prepare(struct transformer *model, int64_t seq_len) {
     if (seq_len > model->config.max_positions)
-        return status_set(STATUS_INVALID, "--seq-len %lld: the model was made for at most %lld positions", (long long)seq_len,
-                          (long long)model->config.max_positions);
+        return status_set(STATUS_INVALID, "--seq-len %lld: the model was made for at most %lld positions",
+                          (long long)seq_len, (long long)model->config.max_positions);
     struct rope_table *table = rope_table(model, seq_len);
     if (table->cos.rows >= seq_len) return STATUS_OK;
     REQUIRE(!model->backend->dry, "transformer_prepare comes before a plan");
@@ -204,8 +208,11 @@ done:
 }
 
 static struct attention_params attention_sizes(const struct transformer_config *c) {
-    return (struct attention_params){.window = c->window, .heads = c->heads, .kv_heads = c->kv_heads,
-                                     .head_dim = c->head_dim, .scale = 1 / sqrt((double)c->head_dim)};
+    return (struct attention_params){.window = c->window,
+                                     .heads = c->heads,
+                                     .kv_heads = c->kv_heads,
+                                     .head_dim = c->head_dim,
+                                     .scale = 1 / sqrt((double)c->head_dim)};
 }
 
 // Attention of the newest tokens of one sequence over the cache, which gets their keys and values.
@@ -215,22 +222,28 @@ static enum status attend_cached(struct step *step, const struct layer_run *run,
     int64_t n = qkv->data.rows, q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     struct kv_cache *cache = run->cache;
     struct view k = cache->k[run->index], v = cache->v[run->index];
-    TRY(backend_run(run->model->backend, &(struct op_call){
-        .op = OP_copy, .in = {view_cols(qkv->data, q, kv)}, .out = {view_rows(k, cache->length, n)}}));
-    TRY(backend_run(run->model->backend, &(struct op_call){
-        .op = OP_copy, .in = {view_cols(qkv->data, q + kv, kv)}, .out = {view_rows(v, cache->length, n)}}));
+    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
+                                                           .in = {view_cols(qkv->data, q, kv)},
+                                                           .out = {view_rows(k, cache->length, n)}}));
+    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
+                                                           .in = {view_cols(qkv->data, q + kv, kv)},
+                                                           .out = {view_rows(v, cache->length, n)}}));
     TRY(step_value(step, n, q, false, o));
     struct attention_params params = attention_sizes(c);
     params.past = cache->length;
-    TRY(backend_run(run->model->backend, &(struct op_call){
-        .op = OP_attention_cached, .in = {view_cols(qkv->data, 0, q), k, v}, .out = {(*o)->data}, .params.attention = params}));
+    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_attention_cached,
+                                                           .in = {view_cols(qkv->data, 0, q), k, v},
+                                                           .out = {(*o)->data},
+                                                           .params.attention = params}));
 done:
     return status;
 }
 
 static enum status attend(struct step *step, const struct layer_run *run, struct value *qkv, struct value **o) {
     const struct transformer_config *c = &run->model->config;
-    struct rope_params rope = {.seq_len = step_options(step)->seq_len, .heads = c->heads + c->kv_heads, .head_dim = c->head_dim,
+    struct rope_params rope = {.seq_len = step_options(step)->seq_len,
+                               .heads = c->heads + c->kv_heads,
+                               .head_dim = c->head_dim,
                                .offset = run->cache ? run->cache->length : 0};
     enum status status = record_rope(step, qkv, run->rope->cos, run->rope->sin, rope);
     if (status != STATUS_OK) return status;
@@ -285,7 +298,8 @@ done:
     return status;
 }
 
-enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens, struct value **hidden) {
+enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens,
+                                struct value **hidden) {
     int64_t seq_len = step_options(step)->seq_len;
     enum status status = transformer_prepare(model, seq_len);
     if (status != STATUS_OK) return status;
@@ -294,7 +308,8 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
 
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden) {
-    REQUIRE(!step_options(step)->gradient && step_options(step)->seq_len == tokens.rows, "one sequence without gradients");
+    REQUIRE(!step_options(step)->gradient && step_options(step)->seq_len == tokens.rows,
+            "one sequence without gradients");
     REQUIRE(cache->length + tokens.rows <= cache->capacity, "the cache is full");
     enum status status = STATUS_OK;
     TRY(transformer_prepare(model, cache->capacity));
@@ -314,8 +329,10 @@ enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_
     cache->k = mem_new((size_t)c->layers, sizeof *cache->k);
     cache->v = mem_new((size_t)c->layers, sizeof *cache->v);
     for (int64_t l = 0; l < c->layers; l++) {
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "key cache", &cache->k[l]));
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "value cache", &cache->v[l]));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "key cache",
+                               &cache->k[l]));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "value cache",
+                               &cache->v[l]));
     }
     *out = cache;
     cache = NULL;

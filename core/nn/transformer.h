@@ -33,12 +33,12 @@ struct transformer {
     struct layer *layers;
     struct rope_table {
         struct view cos, sin; // [positions, d/2]
-    } rope[2];            // the second for the long factors of longrope
+    } rope[2];                // the second for the long factors of longrope
 };
 
 // Reads every weight as F32 onto the backend. STATUS_FORMAT when a tensor is missing or has another shape.
-enum status transformer_new(struct backend *backend, const struct transformer_config *config, struct tensor_source source,
-                            struct transformer **out);
+enum status transformer_new(struct backend *backend, const struct transformer_config *config,
+                            struct tensor_source source, struct transformer **out);
 void transformer_free(struct transformer *model); // accepts NULL
 
 struct weight *transformer_weight(struct transformer *model, const char *name); // NULL when there is none
@@ -63,7 +63,8 @@ enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_
 void kv_cache_free(struct kv_cache *cache); // accepts NULL
 
 // Hidden states after the final norm, [N, C], of whole sequences of step_options.seq_len tokens.
-enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens, struct value **hidden);
+enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens,
+                                struct value **hidden);
 // The same for the next tokens of one sequence, whose earlier ones are in the cache; adds them to it. No gradients.
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden);
@@ -75,16 +76,16 @@ enum status transformer_logits(struct transformer *model, struct step *step, str
 //   gradient_weight * sum over rows of (kl if there is a teacher, else cross entropy)
 // is seeded at `hidden` and handed to the head's sink, so that step_backward can follow. Empty views are not computed.
 struct transformer_loss {
-    struct view teacher;       // hidden states [N, C] of the model to compare with
+    struct view teacher;               // hidden states [N, C] of the model to compare with
     struct transformer *teacher_model; // whose head turns them into logits; NULL = the model itself
-    struct view targets;       // I32 [N, 1], -1 = no prediction
+    struct view targets;               // I32 [N, 1], -1 = no prediction
     double gradient_weight;
     // results
-    struct view kl;            // F64 [N, 1] KL(teacher || student)
-    struct view agree;         // I32 [N, 1] same most likely token
-    struct view cross_entropy; // F64 [N, 1]
+    struct view kl;                    // F64 [N, 1] KL(teacher || student)
+    struct view agree;                 // I32 [N, 1] same most likely token
+    struct view cross_entropy;         // F64 [N, 1]
     struct view cross_entropy_teacher; // F64 [N, 1]
-    struct view tangent;       // F64 [N, 1] directional derivative of kl or cross entropy; needs a tangent at hidden
+    struct view tangent; // F64 [N, 1] directional derivative of kl or cross entropy; needs a tangent at hidden
 };
 enum status transformer_loss(struct transformer *model, struct step *step, struct value *hidden,
                              const struct transformer_loss *loss);

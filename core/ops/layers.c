@@ -35,7 +35,8 @@ const char *rmsnorm_grad_check(const struct op_call *c) {
     struct view x = c->in[0];
     WANT(is_f32(x) && is_f32_shape(c->in[1], 1, x.cols), "rmsnorm_grad: x [N, C], gain [1, C]");
     WANT(is_column(c->in[2], DTYPE_F32, x.rows), "rmsnorm_grad: rstd [N, 1]");
-    WANT(is_f32_shape(c->in[3], x.rows, x.cols) && is_f32_shape(c->out[0], x.rows, x.cols), "rmsnorm_grad: dy, dx [N, C]");
+    WANT(is_f32_shape(c->in[3], x.rows, x.cols) && is_f32_shape(c->out[0], x.rows, x.cols),
+         "rmsnorm_grad: dy, dx [N, C]");
     return NULL;
 }
 double rmsnorm_grad_flops(const struct op_call *c) { return 8 * elements(c->in[0]); }
@@ -44,7 +45,8 @@ const char *rmsnorm_gain_grad_check(const struct op_call *c) {
     struct view x = c->in[0], dgain = c->out[0];
     WANT(is_f32(x) && is_column(c->in[1], DTYPE_F32, x.rows), "rmsnorm_gain_grad: x [N, C], rstd [N, 1]");
     WANT(is_f32_shape(c->in[2], x.rows, x.cols), "rmsnorm_gain_grad: dy [N, C]");
-    WANT(is_f32(dgain) && dgain.cols == x.cols && x.rows % dgain.rows == 0, "rmsnorm_gain_grad: dgain [S, C], S divides N");
+    WANT(is_f32(dgain) && dgain.cols == x.cols && x.rows % dgain.rows == 0,
+         "rmsnorm_gain_grad: dgain [S, C], S divides N");
     return NULL;
 }
 double rmsnorm_gain_grad_flops(const struct op_call *c) { return 3 * elements(c->in[0]); }
@@ -64,7 +66,8 @@ const char *rope_check(const struct op_call *c) {
     const struct rope_params *p = &c->params.rope;
     struct view x = c->in[0];
     WANT(is_f32(x) && c->out[0].data == x.data && view_same_shape(x, c->out[0]), "rope: x is rotated in place");
-    WANT(p->heads > 0 && p->head_dim > 0 && p->head_dim % 2 == 0 && x.cols == p->heads * p->head_dim, "rope: x [N, H d]");
+    WANT(p->heads > 0 && p->head_dim > 0 && p->head_dim % 2 == 0 && x.cols == p->heads * p->head_dim,
+         "rope: x [N, H d]");
     WANT(p->seq_len > 0 && x.rows % p->seq_len == 0 && p->offset >= 0, "rope: rows are whole sequences");
     for (int i = 1; i <= 2; i++)
         WANT(is_f32(c->in[i]) && c->in[i].cols == p->head_dim / 2 && c->in[i].rows >= p->offset + p->seq_len,
@@ -131,10 +134,12 @@ double attention_tangent_flops(const struct op_call *c) { return attention_produ
 const char *attention_cached_check(const struct op_call *c) {
     const struct attention_params *p = &c->params.attention;
     struct view q = c->in[0], k = c->in[1], v = c->in[2];
-    WANT(p->heads > 0 && p->kv_heads > 0 && p->heads % p->kv_heads == 0 && p->head_dim > 0 && p->window >= 0 && p->past >= 0,
+    WANT(p->heads > 0 && p->kv_heads > 0 && p->heads % p->kv_heads == 0 && p->head_dim > 0 && p->window >= 0 &&
+             p->past >= 0,
          "attention_cached: heads, kv_heads, head_dim");
     WANT(is_f32(q) && q.cols == p->heads * p->head_dim, "attention_cached: q [n, H d]");
-    WANT(is_f32(k) && is_f32(v) && k.cols == p->kv_heads * p->head_dim && v.cols == k.cols, "attention_cached: k, v [., K d]");
+    WANT(is_f32(k) && is_f32(v) && k.cols == p->kv_heads * p->head_dim && v.cols == k.cols,
+         "attention_cached: k, v [., K d]");
     WANT(k.rows >= p->past + q.rows && v.rows >= p->past + q.rows, "attention_cached: keys are missing");
     WANT(is_f32(c->out[0]) && view_same_shape(c->out[0], q), "attention_cached: o [n, H d]");
     return NULL;
@@ -176,9 +181,11 @@ const char *cross_entropy_check(const struct op_call *c) {
 double cross_entropy_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }
 
 const char *kl_divergence_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && view_same_shape(c->in[0], c->in[1]), "kl_divergence: teacher, student [N, V]");
+    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && view_same_shape(c->in[0], c->in[1]),
+         "kl_divergence: teacher, student [N, V]");
     WANT(is_column(c->out[0], DTYPE_F64, c->in[0].rows), "kl_divergence: kl is F64 [N, 1]");
-    WANT(is_absent(c->out[1]) || is_column(c->out[1], DTYPE_I32, c->in[0].rows), "kl_divergence: agree is I32 [N, 1] or none");
+    WANT(is_absent(c->out[1]) || is_column(c->out[1], DTYPE_I32, c->in[0].rows),
+         "kl_divergence: agree is I32 [N, 1] or none");
     return NULL;
 }
 double kl_divergence_flops(const struct op_call *c) { return 10 * elements(c->in[0]); }

@@ -74,11 +74,11 @@ struct rope_params {
 };
 
 struct attention_params {
-    int64_t seq_len;  // T; attention_cached: unused
-    int64_t past;     // attention_cached: keys before the first query
-    int64_t window;   // keys each query sees, itself included; 0 = all earlier ones
+    int64_t seq_len; // T; attention_cached: unused
+    int64_t past;    // attention_cached: keys before the first query
+    int64_t window;  // keys each query sees, itself included; 0 = all earlier ones
     int64_t heads, kv_heads, head_dim;
-    double scale;     // of the scores, head_dim^(-1/2)
+    double scale; // of the scores, head_dim^(-1/2)
 };
 
 struct loss_params {
@@ -93,14 +93,14 @@ struct clamp_pull_params {
 
 struct adamw_params {
     double rate, beta1, beta2, eps, decay;
-    int64_t step; // 1 for the first update
+    int64_t step;     // 1 for the first update
     double low, high; // -INFINITY, INFINITY for no projection
 };
 
 union op_params {
-    double value; // fill
+    double value;  // fill
     double factor; // row_dot
-    double eps; // rmsnorm
+    double eps;    // rmsnorm
     struct matmul_params matmul;
     struct rope_params rope;
     struct attention_params attention;

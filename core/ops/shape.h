@@ -21,7 +21,9 @@ static inline bool is_matrix(struct view v, enum dtype dtype) {
 }
 static inline bool is_f32(struct view v) { return is_matrix(v, DTYPE_F32); }
 static inline bool is_shape(struct view v, int64_t rows, int64_t cols) { return v.rows == rows && v.cols == cols; }
-static inline bool is_f32_shape(struct view v, int64_t rows, int64_t cols) { return is_f32(v) && is_shape(v, rows, cols); }
+static inline bool is_f32_shape(struct view v, int64_t rows, int64_t cols) {
+    return is_f32(v) && is_shape(v, rows, cols);
+}
 static inline bool is_column(struct view v, enum dtype dtype, int64_t rows) {
     return is_matrix(v, dtype) && is_shape(v, rows, 1);
 }

@@ -36,8 +36,10 @@ static int level_below(const struct grid *grid, float t) {
     int low = -1, high = grid->n_levels;
     while (high - low > 1) {
         int middle = (low + high) / 2;
-        if (grid->levels[middle] <= t) low = middle;
-        else high = middle;
+        if (grid->levels[middle] <= t)
+            low = middle;
+        else
+            high = middle;
     }
     return low;
 }

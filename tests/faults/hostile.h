@@ -17,7 +17,8 @@ struct file_case {
 #define T4(offsets) "{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":" offsets "}"
 
 static inline void case_write(const char *path, const struct file_case *c) {
-    uint64_t n = (uint64_t)(c->header_bytes ? (size_t)c->header_bytes : strlen(c->header)), claims = c->claims ? c->claims : n;
+    uint64_t n = (uint64_t)(c->header_bytes ? (size_t)c->header_bytes : strlen(c->header)),
+             claims = c->claims ? c->claims : n;
     unsigned char *bytes = mem_new(8 + n + (size_t)c->n_data, 1);
     for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)(claims >> (8 * i));
     memcpy(bytes + 8, c->header, n);
@@ -26,11 +27,14 @@ static inline void case_write(const char *path, const struct file_case *c) {
 }
 
 // The message is there, in one line, names the file and holds `says`.
-static inline void message_check(const char *name, enum status got, enum status want, const char *file, const char *says) {
+static inline void message_check(const char *name, enum status got, enum status want, const char *file,
+                                 const char *says) {
     const char *message = status_message();
-    if (got == want && message[0] && !strchr(message, '\n') && strstr(message, file) && (!says || strstr(message, says))) return;
-    print_error("%s: status %d, want %d with '%s' and '%s'; message: %s\n", name, (int)got, (int)want, file, says ? says : "",
-                message);
+    if (got == want && message[0] && !strchr(message, '\n') && strstr(message, file) &&
+        (!says || strstr(message, says)))
+        return;
+    print_error("%s: status %d, want %d with '%s' and '%s'; message: %s\n", name, (int)got, (int)want, file,
+                says ? says : "", message);
     fail();
 }
 

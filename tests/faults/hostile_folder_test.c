@@ -7,7 +7,8 @@
 #include "data/model_folder.h"
 
 static const char llama[] =
-    "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":172,\"num_hidden_layers\":1,\"num_attention_heads\":8,"
+    "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":172,\"num_hidden_layers\":1,\"num_attention_"
+    "heads\":8,"
     "\"num_key_value_heads\":4,\"vocab_size\":512,\"max_position_embeddings\":512,\"rms_norm_eps\":1e-05}";
 
 // One key of a sound config.json replaced (value NULL: removed); `with` is merged into it first.
@@ -73,25 +74,37 @@ static const struct config_case configs[] = {
     {"rope_scaling", "{\"type\":\"linear\"}", "factor", STATUS_FORMAT},
     {"rope_scaling", "{\"type\":\"linear\",\"factor\":0}", "factor", STATUS_FORMAT},
     {"rope_scaling", LLAMA3 "}", "original_max_position_embeddings", STATUS_FORMAT},
-    {"rope_scaling", LLAMA3 ",\"original_max_position_embeddings\":-1}", "original_max_position_embeddings", STATUS_FORMAT},
-    {"rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
+    {"rope_scaling", LLAMA3 ",\"original_max_position_embeddings\":-1}", "original_max_position_embeddings",
+     STATUS_FORMAT},
+    {"rope_scaling",
+     "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,\"original_max_position_"
+     "embeddings\":8192}",
      "high_freq_factor", STATUS_FORMAT},
-    {"rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":0.5,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
+    {"rope_scaling",
+     "{\"rope_type\":\"llama3\",\"factor\":0.5,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_"
+     "embeddings\":8192}",
      "factor", STATUS_FORMAT},
     {"rope_parameters", "{\"rope_theta\":1e4,\"rope_type\":\"default\"}", "both", STATUS_FORMAT,
      "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}"},
-    {"rope_parameters", "{\"rope_theta\":1e4,\"rope_type\":\"default\"}", "two values", STATUS_FORMAT, "{\"rope_theta\":5e5}"},
-    {"rope_parameters", "{\"rope_type\":\"default\",\"partial_rotary_factor\":0.75}", "partial_rotary_factor", STATUS_UNSUPPORTED},
+    {"rope_parameters", "{\"rope_theta\":1e4,\"rope_type\":\"default\"}", "two values", STATUS_FORMAT,
+     "{\"rope_theta\":5e5}"},
+    {"rope_parameters", "{\"rope_type\":\"default\",\"partial_rotary_factor\":0.75}", "partial_rotary_factor",
+     STATUS_UNSUPPORTED},
     {"rope_parameters", "{\"full_attention\":{\"rope_type\":\"default\"}}", "full_attention", STATUS_UNSUPPORTED},
     {"rope_scaling", "{\"type\":\"longrope\",\"long_factor\":[1,1,1,1]}", "short_factor", STATUS_FORMAT, PHI3},
-    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,1],\"short_factor\":[1,1,1,1]}", "long_factor", STATUS_FORMAT, PHI3},
-    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,1,1],\"short_factor\":[1,1,1,1,1]}", "short_factor", STATUS_FORMAT, PHI3},
-    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,0,1],\"short_factor\":[1,1,1,1]}", "factor 2", STATUS_FORMAT, PHI3},
-    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,\"1\",1],\"short_factor\":[1,1,1,1]}", "factor 2", STATUS_FORMAT, PHI3},
+    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,1],\"short_factor\":[1,1,1,1]}", "long_factor",
+     STATUS_FORMAT, PHI3},
+    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,1,1],\"short_factor\":[1,1,1,1,1]}", "short_factor",
+     STATUS_FORMAT, PHI3},
+    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,0,1],\"short_factor\":[1,1,1,1]}", "factor 2",
+     STATUS_FORMAT, PHI3},
+    {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,\"1\",1],\"short_factor\":[1,1,1,1]}", "factor 2",
+     STATUS_FORMAT, PHI3},
     {"rope_scaling", "{\"type\":\"su\",\"long_factor\":[1,1,1,1],\"short_factor\":[1,1,1,1],\"attention_factor\":-1}",
      "attention_factor", STATUS_FORMAT, PHI3},
     {"original_max_position_embeddings", "1", "original_max_position_embeddings", STATUS_FORMAT,
-     "{\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"su\",\"long_factor\":[1,1,1,1],\"short_factor\":[1,1,1,1]}}"},
+     "{\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"su\",\"long_factor\":[1,1,1,1],\"short_factor\":[1,1,1,1]}"
+     "}"},
     {"rope_scaling", "{\"type\":\"linear\",\"factor\":2}", "linear", STATUS_UNSUPPORTED, PHI3},
     {"sliding_window", "0", "sliding_window", STATUS_FORMAT, PHI3},
     {"sliding_window", "-1", "sliding_window", STATUS_FORMAT, PHI3},
@@ -106,8 +119,10 @@ static void absurd_configurations_are_refused(void **state) {
         const struct config_case *c = &configs[i];
         json_t *root = json_loads(llama, 0, NULL);
         if (c->with) json_object_update_new(root, json_loads(c->with, 0, NULL));
-        if (c->value) assert_int_equal(json_object_set_new(root, c->key, json_loads(c->value, JSON_DECODE_ANY, NULL)), 0);
-        else json_object_del(root, c->key);
+        if (c->value)
+            assert_int_equal(json_object_set_new(root, c->key, json_loads(c->value, JSON_DECODE_ANY, NULL)), 0);
+        else
+            json_object_del(root, c->key);
         char *text = json_dumps(root, 0), *name = mem_format("%s = %s", c->key, c->value ? c->value : "nothing");
         memset(&config, 0x55, sizeof config);
         message_check(name, config_read_buffer(text, (int64_t)strlen(text), "folder/config.json", &config), c->status,
@@ -121,11 +136,20 @@ static void absurd_configurations_are_refused(void **state) {
 
 static void configurations_that_are_no_json_are_refused(void **state) {
     (void)state;
-    static const char *const texts[] = {"", "{", "[]", "null", "{\"model_type\":\"llama\",\"model_type\":\"llama\"}", "{\"rms_norm_eps\":NaN}",
-                                        "{\"hidden_size\":99999999999999999999}", "{\"rms_norm_eps\":1e999}", "{} trailing", "\xff\xfe{"};
+    static const char *const texts[] = {"",
+                                        "{",
+                                        "[]",
+                                        "null",
+                                        "{\"model_type\":\"llama\",\"model_type\":\"llama\"}",
+                                        "{\"rms_norm_eps\":NaN}",
+                                        "{\"hidden_size\":99999999999999999999}",
+                                        "{\"rms_norm_eps\":1e999}",
+                                        "{} trailing",
+                                        "\xff\xfe{"};
     struct transformer_config config;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        message_check(texts[i], config_read_buffer(texts[i], (int64_t)strlen(texts[i]), "c.json", &config), STATUS_FORMAT, "c.json", NULL);
+        message_check(texts[i], config_read_buffer(texts[i], (int64_t)strlen(texts[i]), "c.json", &config),
+                      STATUS_FORMAT, "c.json", NULL);
     char *deep = mem_new(100001, 1);
     memset(deep, '[', 100000);
     message_check("deep", config_read_buffer(deep, 100000, "c.json", &config), STATUS_FORMAT, "c.json", NULL);
@@ -196,8 +220,8 @@ static void broken_folders_are_refused(void **state) {
     message_check("no folder", model_folder_open(files_path(folder, "x"), &model), STATUS_IO, "/x", "no such folder");
     message_check("empty folder", model_folder_open(folder, &model), STATUS_FORMAT, folder, "config.json");
     files_put(files_path(folder, "config.json"), llama, strlen(llama));
-    message_check("file for a folder", model_folder_open(files_path(folder, "config.json"), &model), STATUS_IO, "config.json",
-                  "no such folder");
+    message_check("file for a folder", model_folder_open(files_path(folder, "config.json"), &model), STATUS_IO,
+                  "config.json", "no such folder");
     message_check("no weights", model_folder_open(folder, &model), STATUS_IO, "model.safetensors", "No such file");
     case_write(files_path(folder, "model.safetensors"), &cut);
     message_check("cut weights", model_folder_open(folder, &model), STATUS_FORMAT, "model.safetensors", "cut off");
@@ -215,7 +239,8 @@ static void bad_tensors_are_refused_when_read(void **state) {
     (void)state;
     char *folder = files_folder();
     struct model_folder *model = NULL;
-    static const char header[] = "{\"nan\":" T4("[0,16]") ",\"inf\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[16,24]},"
+    static const char header[] =
+        "{\"nan\":" T4("[0,16]") ",\"inf\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[16,24]},"
                                  "\"large\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[24,32]},"
                                  "\"int\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[32,36]},"
                                  "\"cube\":{\"dtype\":\"F32\",\"shape\":[1,1,1],\"data_offsets\":[36,40]}}";
@@ -236,10 +261,14 @@ static void bad_tensors_are_refused_when_read(void **state) {
         int64_t rows, cols;
         enum status status;
     } cases[] = {
-        {"nan", "'nan' holds nan at element 2", 1, 4, STATUS_FORMAT},      {"inf", "-inf at element 2", 2, 2, STATUS_FORMAT},
-        {"large", "inf at element 0", 1, 1, STATUS_FORMAT},                {"int", "I32", 1, 1, STATUS_UNSUPPORTED},
-        {"cube", "shape [1, 1, 1], must be [1]", 1, 1, STATUS_FORMAT},     {"inf", "shape [2, 2], must be [5]", 1, 5, STATUS_FORMAT},
-        {"inf", "shape [2, 2], must be [4, 1]", 4, 1, STATUS_FORMAT},      {"nan", "shape [4], must be [4, 1]", 4, 1, STATUS_FORMAT},
+        {"nan", "'nan' holds nan at element 2", 1, 4, STATUS_FORMAT},
+        {"inf", "-inf at element 2", 2, 2, STATUS_FORMAT},
+        {"large", "inf at element 0", 1, 1, STATUS_FORMAT},
+        {"int", "I32", 1, 1, STATUS_UNSUPPORTED},
+        {"cube", "shape [1, 1, 1], must be [1]", 1, 1, STATUS_FORMAT},
+        {"inf", "shape [2, 2], must be [5]", 1, 5, STATUS_FORMAT},
+        {"inf", "shape [2, 2], must be [4, 1]", 4, 1, STATUS_FORMAT},
+        {"nan", "shape [4], must be [4, 1]", 4, 1, STATUS_FORMAT},
         {"absent\x1b[2J", "'absent?[2J' is missing", 1, 4, STATUS_FORMAT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -17,15 +17,18 @@ static const struct file_case refused[] = {
     {"text after the header", "{} {}", 0, "JSON"},
     {"NaN as a dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[NaN],\"data_offsets\":[0,16]}}", 16, "JSON"},
     {"leading zero", "{\"a\":{\"dtype\":\"F32\",\"shape\":[04],\"data_offsets\":[0,16]}}", 16, "JSON"},
-    {"exponent in an integer", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,1.6e1]}}", 16, "data_offsets"},
+    {"exponent in an integer", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,1.6e1]}}", 16,
+     "data_offsets"},
     {"real number as a dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4.0],\"data_offsets\":[0,16]}}", 16, "shape"},
     {"negative zero", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[-0,16]}}", 16, "-0"},
     {"negative dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", 16, "shape"},
     {"negative offset", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[-16,0]}}", 16, "data_offsets"},
-    {"dimension of 2^64", "{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551616],\"data_offsets\":[0,16]}}", 16, "JSON"},
+    {"dimension of 2^64", "{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551616],\"data_offsets\":[0,16]}}", 16,
+     "JSON"},
     {"raw control character", "{\"a\nb\":" T4("[0,16]") "}", 16, "JSON"},
     {"lone surrogate", "{\"\\ud800\":" T4("[0,16]") "}", 16, "JSON"},
-    {"field twice in a tensor", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16, "duplicate"},
+    {"field twice in a tensor", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+     16, "duplicate"},
     {"metadata twice", "{\"__metadata__\":{},\"__metadata__\":{}}", 0, "duplicate"},
     {"no dtype", "{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}", 16, "no dtype"},
     {"no shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,16]}}", 16, "no shape"},
@@ -50,20 +53,26 @@ static const struct file_case refused[] = {
     {"data that do not begin at 0", "{\"a\":" T4("[4,20]") "}", 20, "hole"},
     {"range that runs backwards", "{\"a\":" T4("[16,0]") "}", 16, "backwards"},
     {"offsets beyond the file", "{\"a\":" T4("[0,16]") "}", 15, "cut off"},
-    {"offsets far beyond the file", "{\"a\":" T4("[9223372036854775791,9223372036854775807]") "}", 16, "beyond the end"},
+    {"offsets far beyond the file", "{\"a\":" T4("[9223372036854775791,9223372036854775807]") "}", 16,
+     "beyond the end"},
     {"bytes after the last tensor", "{\"a\":" T4("[0,16]") "}", 17, "follow the last"},
     {"bytes after no tensor", "{}", 1, "follow the last"},
     {"shape larger than the data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,16]}}", 16, "needs 20"},
-    {"shape smaller than the data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}", 16, "needs 12"},
-    {"product of 2^66", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4611686018427387904,16],\"data_offsets\":[0,0]}}", 0, "overflows"},
-    {"product of 2^64 before a zero", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4611686018427387904,4,0],\"data_offsets\":[0,0]}}", 0, "overflows"},
-    {"bits beyond 2^64", "{\"a\":{\"dtype\":\"F64\",\"shape\":[1152921504606846976],\"data_offsets\":[0,0]}}", 0, "overflows"},
+    {"shape smaller than the data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}", 16,
+     "needs 12"},
+    {"product of 2^66", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4611686018427387904,16],\"data_offsets\":[0,0]}}", 0,
+     "overflows"},
+    {"product of 2^64 before a zero",
+     "{\"a\":{\"dtype\":\"U8\",\"shape\":[4611686018427387904,4,0],\"data_offsets\":[0,0]}}", 0, "overflows"},
+    {"bits beyond 2^64", "{\"a\":{\"dtype\":\"F64\",\"shape\":[1152921504606846976],\"data_offsets\":[0,0]}}", 0,
+     "overflows"},
     {"half a byte", "{\"a\":{\"dtype\":\"F4\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "whole bytes"},
     {"18 bits", "{\"a\":{\"dtype\":\"F6_E2M3\",\"shape\":[3],\"data_offsets\":[0,3]}}", 3, "whole bytes"},
     // Stricter than the reference:
     {"name used twice", "{\"a\":" T4("[0,16]") ",\"a\":" T4("[16,32]") "}", 32, "duplicate"},
     {"zero byte in a name", "{\"a\\u0000b\":" T4("[0,16]") "}", 16, "JSON"},
-    {"dimension of 2^63", "{\"a\":{\"dtype\":\"U8\",\"shape\":[0,9223372036854775808],\"data_offsets\":[0,0]}}", 0, "JSON"},
+    {"dimension of 2^63", "{\"a\":{\"dtype\":\"U8\",\"shape\":[0,9223372036854775808],\"data_offsets\":[0,0]}}", 0,
+     "JSON"},
 };
 
 static const struct file_case accepted[] = {
@@ -80,10 +89,12 @@ static const struct file_case accepted[] = {
     {"name in another script", "{\"\xe5\xb1\xa4.\\u00e9\":" T4("[0,16]") "}", 16},
     {"rank 0", "{\"a\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]}}", 8},
     {"no elements", "{\"a\":{\"dtype\":\"F32\",\"shape\":[3,0],\"data_offsets\":[0,0]}}", 0},
-    {"zero before a huge dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807,4],\"data_offsets\":[0,0]}}", 0},
+    {"zero before a huge dimension",
+     "{\"a\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807,4],\"data_offsets\":[0,0]}}", 0},
     {"empty tensors in the middle",
      "{\"a\":" T4("[0,16]") ",\"z\":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[16,16]},"
-     "\"y\":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[16,16]},\"b\":" T4("[16,32]") "}", 32},
+                            "\"y\":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[16,16]},\"b\":" T4("[16,32]") "}",
+     32},
     {"unaligned data", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":" T4("[2,18]") "}", 18},
     {"four F6 elements in three bytes", "{\"a\":{\"dtype\":\"F6_E3M2\",\"shape\":[4],\"data_offsets\":[0,3]}}", 3},
 };
@@ -150,7 +161,8 @@ static void limits_of_the_header_are_the_formats(void **state) {
         char *open = mem_new((size_t)depth + 1, 1), *close = mem_new((size_t)depth + 1, 1);
         memset(open, '[', (size_t)depth);
         memset(close, ']', (size_t)depth);
-        char *header = mem_format("        {\"a\":{\"x\":%s%s,\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", open, close);
+        char *header = mem_format("        {\"a\":{\"x\":%s%s,\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                                  open, close);
         uint64_t n = strlen(header) - 8;
         memcpy(header, &n, 8);
         enum status status = safetensors_from_buffer(header, (int64_t)n + 8, "deep", &file);
@@ -177,7 +189,8 @@ static void limits_of_the_header_are_the_formats(void **state) {
 // Any prefix of a sound file, and any one byte of its header replaced, is refused or read without harm.
 static void no_cut_or_flipped_byte_does_harm(void **state) {
     (void)state;
-    static const char text[] = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":" T4("[0,16]") ",\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[16,28]}}";
+    static const char text[] = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":" T4(
+        "[0,16]") ",\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[16,28]}}";
     enum { N = sizeof text - 1, ALL = 8 + N + 28 };
     unsigned char whole[ALL] = {N & 255, N >> 8};
     memcpy(whole + 8, text, N);
@@ -211,10 +224,8 @@ static void no_cut_or_flipped_byte_does_harm(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(broken_safetensors_are_refused),
-        cmocka_unit_test(sound_safetensors_are_accepted),
-        cmocka_unit_test(short_and_strange_files_are_refused),
-        cmocka_unit_test(limits_of_the_header_are_the_formats),
+        cmocka_unit_test(broken_safetensors_are_refused),      cmocka_unit_test(sound_safetensors_are_accepted),
+        cmocka_unit_test(short_and_strange_files_are_refused), cmocka_unit_test(limits_of_the_header_are_the_formats),
         cmocka_unit_test(no_cut_or_flipped_byte_does_harm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

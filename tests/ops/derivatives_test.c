@@ -49,8 +49,10 @@ static struct matrix difference(struct op_call call, enum op op, const struct ma
     for (int side = 0; side < 2; side++) {
         struct matrix at[OP_INPUTS] = {{0}};
         for (int i = 0; i < OP_INPUTS; i++) {
-            if (in[i].rows && along[i].rows) at[i] = moved(in[i], along[i], side ? step : -step);
-            else if (in[i].rows) at[i] = matrix_copy(in[i]);
+            if (in[i].rows && along[i].rows)
+                at[i] = moved(in[i], along[i], side ? step : -step);
+            else if (in[i].rows)
+                at[i] = matrix_copy(in[i]);
         }
         y[side] = output_of(call, op, at, rows, cols, cols2);
         for (int i = 0; i < OP_INPUTS; i++) matrix_free(&at[i]);

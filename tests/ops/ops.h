@@ -46,9 +46,9 @@ void op_case_build(const struct op_case *which, bool accumulate, uint64_t seed, 
 // How the op treats its operands: types, which inputs it changes, and what rounding allows.
 enum dtype op_in_dtype(enum op op, int i);
 enum dtype op_out_dtype(enum op op, int i);
-bool op_changes_input(const struct op_call *call, int i);  // in place, or the gradient written over the logits
-bool op_spoils_input(const struct op_call *call, int i);   // left with undefined contents
-bool op_accumulates(enum op op);                           // has a += form
-bool op_output_is_input(enum op op);                       // out[0] is in[0]
+bool op_changes_input(const struct op_call *call, int i); // in place, or the gradient written over the logits
+bool op_spoils_input(const struct op_call *call, int i);  // left with undefined contents
+bool op_accumulates(enum op op);                          // has a += form
+bool op_output_is_input(enum op op);                      // out[0] is in[0]
 
 #endif

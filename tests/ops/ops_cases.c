@@ -23,18 +23,25 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         ATTENTION(op, 1, 31, 2, 1, 10, 7), ATTENTION(op, 2, 257, 2, 1, 8, 0), ATTENTION(op, 1, 200, 6, 2, 24, 33),     \
         ATTENTION(op, 1, 150, 2, 2, 64, 0), ATTENTION(op, 1, 77, 2, 1, 128, 0), ATTENTION(op, 1, 130, 1, 1, 40, 1),    \
         ATTENTION(op, 1, 600, 1, 1, 16, 300), ATTENTION(op, 3, 64, 8, 1, 4, 64), ATTENTION(op, 1, 385, 3, 3, 6, 0)
-#define NORM_CASES(op) {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, {op, .n = 5, .c = 1000}
-#define WIDTH_CASES(op) {op, .n = 1, .c = 1}, {op, .n = 33, .c = 31}, {op, .n = 100, .c = 172}, {op, .n = 3, .c = 5000}
+#define NORM_CASES(op)                                                                                                 \
+    {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, { op, .n = 5, .c = 1000 }
+#define WIDTH_CASES(op)                                                                                                \
+    {op, .n = 1, .c = 1}, {op, .n = 33, .c = 31}, {op, .n = 100, .c = 172}, { op, .n = 3, .c = 5000 }
 #define GRID_CASES(op)                                                                                                 \
     {op, .n = 1, .c = 1, .bits = 3, .group = -1}, {op, .n = 33, .c = 172, .bits = 4, .group = -1},                     \
         {op, .n = 31, .c = 100, .bits = 2, .group = 32}, {op, .n = 70, .c = 64, .bits = 8, .group = 16},               \
-        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {op, .n = 17, .c = 65, .bits = 4, .group = 32, .option = true}
+        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {                                                               \
+        op, .n = 17, .c = 65, .bits = 4, .group = 32, .option = true                                                   \
+    }
 #define LOSS_CASES(op, gradient_)                                                                                      \
     {op, .n = 1, .c = 1, .gradient = gradient_}, {op, .n = 33, .c = 31, .gradient = gradient_},                        \
-        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true}, {op, .n = 3, .c = 8193, .gradient = gradient_}
+        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true}, {                                              \
+        op, .n = 3, .c = 8193, .gradient = gradient_                                                                   \
+    }
 #define MATMUL(N, C, K)                                                                                                \
-    {OP_matmul, .n = N, .c = C, .k = K}, {OP_matmul, .n = N, .c = C, .k = K, .tb = true},                              \
-        {OP_matmul, .n = N, .c = C, .k = K, .ta = true}
+    {OP_matmul, .n = N, .c = C, .k = K}, {OP_matmul, .n = N, .c = C, .k = K, .tb = true}, {                            \
+        OP_matmul, .n = N, .c = C, .k = K, .ta = true                                                                  \
+    }
 
 const struct op_case op_cases[] = {
     WIDTH_CASES(OP_fill),
@@ -122,7 +129,9 @@ bool op_changes_input(const struct op_call *call, int i) {
     return i == 0 && op_output_is_input(call->op);
 }
 
-bool op_spoils_input(const struct op_call *call, int i) { return is_logits(call->op, i) && !call->params.loss.gradient; }
+bool op_spoils_input(const struct op_call *call, int i) {
+    return is_logits(call->op, i) && !call->params.loss.gradient;
+}
 
 bool op_accumulates(enum op op) {
     switch (op) {
@@ -170,8 +179,10 @@ static void saved_by(enum op forward, struct op_call call, struct matrix a, stru
     op_reference(&call, &o);
     for (int64_t i = 0; i < a.rows * cols; i++) o.out[0].x[i] = (double)(float)o.out[0].x[i];
     for (int64_t i = 0; i < a.rows * heads; i++) o.out[1].x[i] = (double)(float)o.out[1].x[i];
-    if (first) *first = o.out[0];
-    else matrix_free(&o.out[0]);
+    if (first)
+        *first = o.out[0];
+    else
+        matrix_free(&o.out[0]);
     *second = o.out[1];
 }
 
@@ -210,8 +221,10 @@ static void build_rmsnorm(const struct op_case *t, struct rng *rng, struct op_ca
     call->params.eps = 1e-5;
     o->in[0] = x;
     o->out[0] = matrix_new(t->op == OP_rmsnorm_gain_grad ? t->k : t->n, t->c);
-    if (t->op == OP_rmsnorm) o->in[1] = gain, o->out[1] = matrix_new(t->n, 1);
-    else saved_by(OP_rmsnorm, *call, x, gain, NULL, &rstd);
+    if (t->op == OP_rmsnorm)
+        o->in[1] = gain, o->out[1] = matrix_new(t->n, 1);
+    else
+        saved_by(OP_rmsnorm, *call, x, gain, NULL, &rstd);
     if (t->op == OP_rmsnorm_gain_grad) {
         matrix_free(&gain);
         o->in[1] = rstd, o->in[2] = normal(rng, t->n, t->c, 1);
@@ -299,8 +312,10 @@ static void build_grid(const struct op_case *t, struct rng *rng, struct op_call 
     if (t->op == OP_clamp_pull) {
         call->params.clamp_pull = (struct clamp_pull_params){grid, 0.7, t->bits == 8 ? 0 : 0.5, pull ? 0.2 : 0};
         o->in[0] = normal(rng, t->n, t->c, 1);
-        if (pull) o->in[1] = w, o->in[2] = scale;
-        else matrix_free(&w), matrix_free(&scale);
+        if (pull)
+            o->in[1] = w, o->in[2] = scale;
+        else
+            matrix_free(&w), matrix_free(&scale);
         return;
     }
     call->params.grid = grid;
@@ -316,8 +331,14 @@ static void build_grid(const struct op_case *t, struct rng *rng, struct op_call 
 }
 
 static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o) {
-    call->params.adamw = (struct adamw_params){.rate = 0.05, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1,
-                                               .step = 3, .low = -INFINITY, .high = INFINITY};
+    call->params.adamw = (struct adamw_params){.rate = 0.05,
+                                               .beta1 = 0.9,
+                                               .beta2 = 0.95,
+                                               .eps = 1e-8,
+                                               .decay = 0.1,
+                                               .step = 3,
+                                               .low = -INFINITY,
+                                               .high = INFINITY};
     if (t->option) call->params.adamw.low = 0, call->params.adamw.high = 1;
     o->in[0] = uniform(rng, t->n, t->c);
     o->in[1] = normal(rng, t->n, t->c, 0.1);

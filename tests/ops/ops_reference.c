@@ -29,7 +29,9 @@ void operands_free(struct operands *o) {
 #define AT(m, i, j) matrix_row(m, i)[j]
 #define EACH(i, n) for (int64_t i = 0; i < (n); i++)
 
-static double put(const struct op_call *call, double old, double value) { return call->accumulate ? old + value : value; }
+static double put(const struct op_call *call, double old, double value) {
+    return call->accumulate ? old + value : value;
+}
 
 static void dense(const struct op_call *c, struct operands *o) {
     struct matrix a = o->in[0], b = o->in[1], y = o->out[0];
@@ -122,7 +124,8 @@ static bool visible(const struct attention_params *p, int64_t i, int64_t j) {
     return j <= i && (p->window == 0 || j > i - p->window);
 }
 
-static double score(const struct attention_params *p, struct matrix a, struct matrix b, struct head at, int64_t i, int64_t j) {
+static double score(const struct attention_params *p, struct matrix a, struct matrix b, struct head at, int64_t i,
+                    int64_t j) {
     double sum = 0;
     EACH(e, p->head_dim) sum += AT(a, at.row + i, at.q + e) * AT(b, at.row + j, at.k + e);
     return p->scale * sum;

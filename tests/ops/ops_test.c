@@ -113,7 +113,7 @@ static double tolerance(const struct op_call *call) {
     case OP_attention_cached: return 2e-6;
     case OP_attention_grad:
     case OP_attention_tangent: return 1e-5; // twice that, and dp - delta cancels
-    default: return 2e-6; // some roundings, or a float sum of at most some hundred terms
+    default: return 2e-6;                   // some roundings, or a float sum of at most some hundred terms
     }
 }
 
@@ -129,10 +129,10 @@ static void compare(const struct op_call *call, const struct operand *got, struc
         worst = isnan(difference) ? INFINITY : difference, at = k;
     }
     if (at >= 0)
-        fail_msg("%s of %s, %lld x %lld, stride %lld, accumulate %d: [%lld, %lld] is %.9g, want %.9g (allowed %.3g)", which,
-                 op_infos[call->op].name, (long long)want.rows, (long long)want.cols, (long long)got->view.stride,
-                 call->accumulate, (long long)(at / want.cols), (long long)(at % want.cols),
-                 operand_at(got, at / want.cols, at % want.cols), want.x[at], allowed);
+        fail_msg("%s of %s, %lld x %lld, stride %lld, accumulate %d: [%lld, %lld] is %.9g, want %.9g (allowed %.3g)",
+                 which, op_infos[call->op].name, (long long)want.rows, (long long)want.cols,
+                 (long long)got->view.stride, call->accumulate, (long long)(at / want.cols),
+                 (long long)(at % want.cols), operand_at(got, at / want.cols, at % want.cols), want.x[at], allowed);
     if (!guards_hold(got)) fail_msg("%s of %s: bytes outside the view were written", which, op_infos[call->op].name);
 }
 
@@ -151,9 +151,12 @@ static void check_case(const struct op_case *which, bool accumulate, int64_t pad
         if (t.out[i].block) compare(&t.call, &t.out[i], t.exact.out[i], "output");
     for (int i = 0; i < OP_INPUTS; i++) {
         if (!t.in[i].block) continue;
-        if (op_changes_input(&t.call, i)) compare(&t.call, &t.in[i], t.exact.in[i], "changed input");
-        else if (op_spoils_input(&t.call, i)) assert_true(guards_hold(&t.in[i]));
-        else assert_memory_equal(t.in[i].block, t.in[i].before, t.in[i].bytes);
+        if (op_changes_input(&t.call, i))
+            compare(&t.call, &t.in[i], t.exact.in[i], "changed input");
+        else if (op_spoils_input(&t.call, i))
+            assert_true(guards_hold(&t.in[i]));
+        else
+            assert_memory_equal(t.in[i].block, t.in[i].before, t.in[i].bytes);
     }
     trial_free(&t);
 }

@@ -33,7 +33,8 @@ static void exponential_has_clean_ends(void **state) {
     assert_true(exp_f32(-INFINITY) == 0 && exp_f32(-104.1f) == 0 && exp_f32(-87.01f) == 0 && exp_f32(-3e38f) == 0);
     assert_true(exp_f32(INFINITY) == INFINITY && exp_f32(88.73f) == INFINITY && exp_f32(88.72f) < INFINITY);
     assert_true(isnan(exp_f32(NAN)));
-    for (float x = -86.6f; x > -87.5f; x -= 1e-4f) assert_true(exp_f32(x) == 0 || fabs(exp_f32(x) / exp((double)x) - 1) < 3e-7);
+    for (float x = -86.6f; x > -87.5f; x -= 1e-4f)
+        assert_true(exp_f32(x) == 0 || fabs(exp_f32(x) / exp((double)x) - 1) < 3e-7);
     assert_true(sigmoid_f32(-200) == 0 && sigmoid_f32(200) == 1 && sigmoid_f32(0) == 0.5f);
 }
 
@@ -53,7 +54,8 @@ static double kl_of(const float *teacher, const float *student, int64_t n, doubl
     *want = 0;
     for (int64_t i = 0; i < n; i++) sum_t += exp((double)teacher[i]), sum_s += exp((double)student[i]);
     double shift = log(sum_t) - log(sum_s);
-    for (int64_t i = 0; i < n; i++) *want += exp((double)teacher[i]) / sum_t * ((double)teacher[i] - (double)student[i] - shift);
+    for (int64_t i = 0; i < n; i++)
+        *want += exp((double)teacher[i]) / sum_t * ((double)teacher[i] - (double)student[i] - shift);
     backend_matrix_free(backend, &t);
     backend_matrix_free(backend, &s);
     backend_matrix_free(backend, &kl);

@@ -9,13 +9,33 @@
 
 enum { BATCH = 3, SEQ_LEN = 13, ROWS = BATCH * SEQ_LEN, VOCAB = 37 };
 
-static const struct transformer_config llama = {
-    .architecture = ARCHITECTURE_LLAMA, .hidden = 24, .intermediate = 40, .layers = 3, .heads = 6, .kv_heads = 2, .head_dim = 6,
-    .vocab = VOCAB, .max_positions = 64, .rms_eps = 1e-5, .rope = {.theta = 100}, .bos = -1};
+static const struct transformer_config llama = {.architecture = ARCHITECTURE_LLAMA,
+                                                .hidden = 24,
+                                                .intermediate = 40,
+                                                .layers = 3,
+                                                .heads = 6,
+                                                .kv_heads = 2,
+                                                .head_dim = 6,
+                                                .vocab = VOCAB,
+                                                .max_positions = 64,
+                                                .rms_eps = 1e-5,
+                                                .rope = {.theta = 100},
+                                                .bos = -1};
 
-static const struct transformer_config phi3_tied = {
-    .architecture = ARCHITECTURE_PHI3, .hidden = 16, .intermediate = 24, .layers = 2, .heads = 2, .kv_heads = 2, .head_dim = 8,
-    .vocab = VOCAB, .max_positions = 64, .window = 5, .rms_eps = 1e-5, .rope = {.theta = 100}, .bos = -1, .tied = true};
+static const struct transformer_config phi3_tied = {.architecture = ARCHITECTURE_PHI3,
+                                                    .hidden = 16,
+                                                    .intermediate = 24,
+                                                    .layers = 2,
+                                                    .heads = 2,
+                                                    .kv_heads = 2,
+                                                    .head_dim = 8,
+                                                    .vocab = VOCAB,
+                                                    .max_positions = 64,
+                                                    .window = 5,
+                                                    .rms_eps = 1e-5,
+                                                    .rope = {.theta = 100},
+                                                    .bos = -1,
+                                                    .tied = true};
 
 static const struct transformer_config *const configs[] = {&llama, &phi3_tied};
 
@@ -59,7 +79,8 @@ static void weights_prepare(struct setting *s, bool directions) {
         if (!directions) continue;
         check_ok(backend_matrix_new(s->backend, DTYPE_F32, w->rows, w->cols, "direction", &w->direction));
         double size = w->rows == 1 ? 0.3 : 1 / sqrt((double)w->cols);
-        for (int64_t i = 0; i < w->rows * w->cols; i++) view_f32(w->direction, 0)[i] = (float)(size * random_entry((uint64_t)k, i));
+        for (int64_t i = 0; i < w->rows * w->cols; i++)
+            view_f32(w->direction, 0)[i] = (float)(size * random_entry((uint64_t)k, i));
     }
 }
 
@@ -80,9 +101,12 @@ static void pass_run(struct setting *s, struct pass *p) {
     step_begin(s->step, (struct step_options){.gradient = p->gradient, .recompute = p->recompute, .seq_len = SEQ_LEN});
     check_ok(transformer_forward(s->model, s->step, s->tokens_view, &hidden));
     struct view loss = view_new(p->loss, DTYPE_F64, ROWS, 1);
-    struct transformer_loss about = {.targets = s->targets_view, .gradient_weight = p->gradient ? 1.0 / ROWS : 0, .teacher = p->teacher};
-    if (p->teacher.rows) about.kl = loss;
-    else about.cross_entropy = loss;
+    struct transformer_loss about = {
+        .targets = s->targets_view, .gradient_weight = p->gradient ? 1.0 / ROWS : 0, .teacher = p->teacher};
+    if (p->teacher.rows)
+        about.kl = loss;
+    else
+        about.cross_entropy = loss;
     if (p->with_tangent) about.tangent = view_new(p->tangent, DTYPE_F64, ROWS, 1);
     check_ok(transformer_loss(s->model, s->step, hidden, &about));
     if (p->gradient) check_ok(step_backward(s->step));
@@ -143,12 +167,14 @@ static void taylor_remainder_has_order_two(void **state) {
             double sum = 0;
             for (int sign = -1; sign <= 1; sign += 2) {
                 // Both signs: third-order terms cancel in the sum of the remainders.
-                for (int64_t k = 0; k < s.model->n_weights; k++) s.model->weights[k].direction.rows = s.model->weights[k].rows;
+                for (int64_t k = 0; k < s.model->n_weights; k++)
+                    s.model->weights[k].direction.rows = s.model->weights[k].rows;
                 weights_move(&s, sign * t[i]);
                 for (int64_t k = 0; k < s.model->n_weights; k++) s.model->weights[k].direction.rows = 0;
                 pass_run(&s, &moved);
                 for (int r = 0; r < ROWS; r++) sum += moved.loss[r] - at.loss[r] - sign * t[i] * at.tangent[r];
-                for (int64_t k = 0; k < s.model->n_weights; k++) s.model->weights[k].direction.rows = s.model->weights[k].rows;
+                for (int64_t k = 0; k < s.model->n_weights; k++)
+                    s.model->weights[k].direction.rows = s.model->weights[k].rows;
                 weights_move(&s, -sign * t[i]);
                 for (int64_t k = 0; k < s.model->n_weights; k++) s.model->weights[k].direction.rows = 0;
             }
@@ -245,7 +271,9 @@ static void interpolated_weights_have_the_right_gradient(void **state) {
         w->form = WEIGHT_INTERPOLATED;
         check_ok(backend_matrix_new(s.backend, DTYPE_F32, w->rows, grid_groups(&grid, w->cols), "scale", &w->scale));
         check_ok(backend_matrix_new(s.backend, DTYPE_F32, w->rows, w->cols, "x", &w->x));
-        check_ok(backend_run(s.backend, &(struct op_call){.op = OP_grid_scale, .in = {w->stored}, .out = {w->scale}, .params.grid = &grid}));
+        check_ok(backend_run(
+            s.backend,
+            &(struct op_call){.op = OP_grid_scale, .in = {w->stored}, .out = {w->scale}, .params.grid = &grid}));
         rng_uniform_fill((struct rng){.seed = 3, .stream = RNG_INIT + (uint64_t)k}, 0, w->x.data, w->rows * w->cols);
     }
     p.gradient = true;
@@ -260,7 +288,8 @@ static void interpolated_weights_have_the_right_gradient(void **state) {
         for (int pass = 0; pass < 2; pass++) {
             for (int64_t k = 0; k < s.model->n_weights; k++)
                 for (int64_t i = 0; s.model->weights[k].grid && i < view_count(s.model->weights[k].x); i++)
-                    view_f32(s.model->weights[k].x, 0)[i] += (float)((pass ? -sign : sign) * t * random_entry((uint64_t)k, i));
+                    view_f32(s.model->weights[k].x, 0)[i] +=
+                        (float)((pass ? -sign : sign) * t * random_entry((uint64_t)k, i));
             if (pass == 0) pass_run(&s, &p), differences += sign * mean(p.loss) / (2 * t);
         }
     }

@@ -67,8 +67,13 @@ static enum status idle(const struct program_common *common, void *input) {
 
 int main(int argc, char **argv) {
     static const struct command commands[] = {
-        {.name = "run", .doc = "Runs.\vAfter the options.", .args_doc = "[FILE…]", .options = options, .parse = parse,
-         .common = COMMON_SEED | COMMON_THREADS | COMMON_DEVICE | COMMON_OUT | COMMON_RESUME, .run = run,
+        {.name = "run",
+         .doc = "Runs.\vAfter the options.",
+         .args_doc = "[FILE…]",
+         .options = options,
+         .parse = parse,
+         .common = COMMON_SEED | COMMON_THREADS | COMMON_DEVICE | COMMON_OUT | COMMON_RESUME,
+         .run = run,
          .settings = &settings},
         {.name = "idle", .doc = "Does nothing.", .common = COMMON_OUT_NEEDED, .run = idle},
         {0},

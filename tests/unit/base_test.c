@@ -11,8 +11,12 @@ static void philox_gives_the_published_answers(void **state) {
         uint32_t counter[4], key[2], out[4];
     } cases[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint32_t out[4];
@@ -90,12 +94,9 @@ static void a_buffer_allocation_can_be_made_to_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_gives_the_published_answers),
-        cmocka_unit_test(uniform_fill_is_a_function_of_the_index),
-        cmocka_unit_test(draws_have_the_right_moments),
-        cmocka_unit_test(permutation_holds_every_index_once),
-        cmocka_unit_test(messages_hold_one_clean_line),
-        cmocka_unit_test(a_buffer_allocation_can_be_made_to_fail),
+        cmocka_unit_test(philox_gives_the_published_answers), cmocka_unit_test(uniform_fill_is_a_function_of_the_index),
+        cmocka_unit_test(draws_have_the_right_moments),       cmocka_unit_test(permutation_holds_every_index_once),
+        cmocka_unit_test(messages_hold_one_clean_line),       cmocka_unit_test(a_buffer_allocation_can_be_made_to_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

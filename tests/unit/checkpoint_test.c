@@ -130,7 +130,7 @@ static void made_up_tables_are_refused(void **state) {
     bad[2].name_bytes = UINT32_MAX;
     bad[3].kind = 5;
     bad[4].kind = UINT32_MAX;
-    bad[5].n = 2;                        // an integer is one
+    bad[5].n = 2; // an integer is one
     bad[6].kind = 3, bad[6].n = 1u << 20;
     bad[7].kind = 3, bad[7].n = (UINT64_C(1) << 61) + 1; // times 8 is 8 in 64 bits
     bad[8].name[1] = 0;
@@ -138,9 +138,9 @@ static void made_up_tables_are_refused(void **state) {
         check_fails(read_made_up(path, 1, &bad[i], sizeof *bad, 8), STATUS_FORMAT);
     const struct row twice[2] = {good, good};
     check_fails(read_made_up(path, 2, twice, sizeof twice, 16), STATUS_FORMAT);
-    check_fails(read_made_up(path, 1, &good, sizeof good, 9), STATUS_FORMAT);  // a byte no entry owns
-    check_fails(read_made_up(path, 2, &good, sizeof good, 8), STATUS_FORMAT);  // an entry too many
-    check_fails(read_made_up(path, 0, &good, sizeof good, 8), STATUS_FORMAT);  // one too few
+    check_fails(read_made_up(path, 1, &good, sizeof good, 9), STATUS_FORMAT); // a byte no entry owns
+    check_fails(read_made_up(path, 2, &good, sizeof good, 8), STATUS_FORMAT); // an entry too many
+    check_fails(read_made_up(path, 0, &good, sizeof good, 8), STATUS_FORMAT); // one too few
     check_fails(read_made_up(path, UINT32_MAX, &good, sizeof good, 8), STATUS_FORMAT);
     files_remove(folder);
 }

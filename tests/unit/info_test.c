@@ -20,7 +20,8 @@ static void info_describes_files_and_folders(void **state) {
     // A file that is neither says why, and prints nothing.
     text = NULL;
     out = open_memstream(&text, &n);
-    check_fails(info_print(check_source("tests/golden/models/llama_mha/config.json", path, sizeof path), out), STATUS_FORMAT);
+    check_fails(info_print(check_source("tests/golden/models/llama_mha/config.json", path, sizeof path), out),
+                STATUS_FORMAT);
     check_fails(info_print(check_source("tests/golden", path, sizeof path), out), STATUS_FORMAT);
     check_fails(info_print(check_source("tests/absent", path, sizeof path), out), STATUS_IO);
     fclose(out);
@@ -30,7 +31,8 @@ static void info_describes_files_and_folders(void **state) {
 
 static void hostile_names_do_not_reach_the_terminal(void **state) {
     (void)state;
-    static const char header[] = "{\"__metadata__\":{\"\\u009b2J\":\"\\u0007\"},\"\\u001b[2J\\u007f\\n\":[\"U8\",[],[0,1]]}";
+    static const char header[] =
+        "{\"__metadata__\":{\"\\u009b2J\":\"\\u0007\"},\"\\u001b[2J\\u007f\\n\":[\"U8\",[],[0,1]]}";
     enum { N = sizeof header - 1 };
     unsigned char bytes[8 + N + 1] = {N};
     memcpy(bytes + 8, header, N);

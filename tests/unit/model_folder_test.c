@@ -48,7 +48,7 @@ static void bytes_check_same(const char *a, const char *b) {
 // Replaces every tensor whose name ends in "proj.weight": multiples of `step` near the old values.
 struct rounding {
     float step;
-    int64_t n;             // tensors made
+    int64_t n;                     // tensors made
     int64_t fail_after, bad_after; // -1: never; else return an error, make a NaN, at this tensor
 };
 
@@ -75,8 +75,12 @@ static struct rounding rounding_by(float step) { return (struct rounding){step, 
 static void a_plain_copy_has_the_same_bytes(void **state) {
     (void)state;
     static const char *const names[] = {"llama_mha", "phi3_longrope_f16", "llama_headdim_sharded"};
-    static const char *const files[] = {"config.json", "golden.json", "model.safetensors", "model.safetensors.index.json",
-                                        "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"};
+    static const char *const files[] = {"config.json",
+                                        "golden.json",
+                                        "model.safetensors",
+                                        "model.safetensors.index.json",
+                                        "model-00001-of-00003.safetensors",
+                                        "model-00003-of-00003.safetensors"};
     char *out = files_folder();
     for (int i = 0; i < 3; i++) {
         struct model_folder *folder = golden_open(names[i]);
@@ -84,8 +88,10 @@ static void a_plain_copy_has_the_same_bytes(void **state) {
         check_ok(model_folder_save(folder, copy, NULL, false));
         assert_int_equal(entries_count(copy), i == 2 ? 6 : 3);
         for (int f = 0; f < 6; f++) {
-            if (!files_has(model_folder_path(folder), files[f])) assert_false(files_has(copy, files[f]));
-            else bytes_check_same(in(model_folder_path(folder), files[f]), in(copy, files[f]));
+            if (!files_has(model_folder_path(folder), files[f]))
+                assert_false(files_has(copy, files[f]));
+            else
+                bytes_check_same(in(model_folder_path(folder), files[f]), in(copy, files[f]));
         }
         model_folder_free(folder);
     }
@@ -111,7 +117,8 @@ static int64_t saved_check(const struct model_folder *from, const struct model_f
                 continue;
             }
             widened += new->dtype == SAFETENSORS_F32 && old->dtype != SAFETENSORS_F32;
-            float *want = mem_new((size_t)old->n_elements, sizeof *want), *got = mem_new((size_t)old->n_elements, sizeof *got);
+            float *want = mem_new((size_t)old->n_elements, sizeof *want),
+                  *got = mem_new((size_t)old->n_elements, sizeof *got);
             check_ok(safetensors_to_float(a, old, want));
             for (int64_t e = 0; e < old->n_elements; e++) want[e] = step * roundf(want[e] / step);
             check_ok(safetensors_to_float(b, new, got));
@@ -129,8 +136,9 @@ static void replaced_tensors_keep_their_dtype_where_it_holds_them(void **state) 
         const char *name;
         float step;
         bool widens; // 0.1 has no short binary form, multiples of 1/8 of this size have one
-    } cases[] = {{"phi3_gqa_bf16", 0.125f, false}, {"phi3_gqa_bf16", 0.1f, true},  {"phi3_longrope_f16", 0.125f, false},
-                 {"phi3_longrope_f16", 0.1f, true}, {"llama_mha", 0.1f, false},     {"llama_headdim_sharded", 0.125f, false},
+    } cases[] = {{"phi3_gqa_bf16", 0.125f, false},     {"phi3_gqa_bf16", 0.1f, true},
+                 {"phi3_longrope_f16", 0.125f, false}, {"phi3_longrope_f16", 0.1f, true},
+                 {"llama_mha", 0.1f, false},           {"llama_headdim_sharded", 0.125f, false},
                  {"llama_headdim_sharded", 0.1f, true}};
     char *out = files_folder();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -218,8 +226,8 @@ static void other_files_are_carried_over(void **state) {
     struct rounding rounding = rounding_by(0.1f);
     struct model_folder_edit edit = rounding_edit(&rounding);
     check_ok(model_folder_save(folder, copy, &edit, false));
-    static const char *const same[] = {"config.json", "tokenizer.json", "modeling_phi3.py", "empty.txt", "vocab.json", "link.json",
-                                       "original/params.json"};
+    static const char *const same[] = {"config.json", "tokenizer.json", "modeling_phi3.py",    "empty.txt",
+                                       "vocab.json",  "link.json",      "original/params.json"};
     for (int i = 0; i < 7; i++) bytes_check_same(in(from, same[i]), in(copy, same[i]));
     assert_int_equal(entries_count(copy), 8); // and model.safetensors; no other weights
     assert_int_equal(entries_count(in(copy, "original")), 1);
@@ -296,8 +304,10 @@ static void a_failure_at_any_point_leaves_the_old_folder(void **state) {
         for (int64_t k = 0;; k++) {
             struct rounding rounding = rounding_by(0.1f);
             struct model_folder_edit edit = rounding_edit(&rounding);
-            if (kind == 0) whole_file_fail_at(k);
-            else mem_fail_at(k);
+            if (kind == 0)
+                whole_file_fail_at(k);
+            else
+                mem_fail_at(k);
             enum status status = model_folder_save(folder, copy, &edit, true);
             whole_file_fail_at(-1);
             mem_fail_at(-1);

@@ -6,7 +6,8 @@
 // Exit status 0, nothing on stderr, stdout holds `text`. Frees it.
 static void check_prints(struct process process, const char *text) {
     if (process.code != 0 || process.err[0] || !strstr(process.out, text))
-        fail_msg("exit status %d, want 0 and '%s'; stdout: %s stderr: %s", process.code, text, process.out, process.err);
+        fail_msg("exit status %d, want 0 and '%s'; stdout: %s stderr: %s", process.code, text, process.out,
+                 process.err);
     process_free(&process);
 }
 
@@ -14,8 +15,8 @@ static void options_are_read(void **state) {
     (void)state;
     check_prints(process_call(EXAMPLE, "run", "--quiet", "--threads", "3"),
                  "bits 4 rate 0.1 method 0 model - files 0 seed 0 threads 3\n");
-    check_prints(process_call(EXAMPLE, "run", "--quiet", "-b8", "--rate=1e-3", "--meth", "discquant", "x", "--model", "m",
-                              "--seed", "9223372036854775807", "--threads=1", "--", "--bits"),
+    check_prints(process_call(EXAMPLE, "run", "--quiet", "-b8", "--rate=1e-3", "--meth", "discquant", "x", "--model",
+                              "m", "--seed", "9223372036854775807", "--threads=1", "--", "--bits"),
                  "bits 8 rate 0.001 method 1 model m files 2 seed 9223372036854775807 threads 1\n");
 }
 
@@ -65,8 +66,15 @@ static void a_wrong_command_line_gives_one_line_and_status_2(void **state) {
 static void help_lists_options_with_their_defaults(void **state) {
     (void)state;
     struct process process = process_call(EXAMPLE, "run", "--help");
-    static const char *const texts[] = {"Usage: example run [OPTION...] [FILE…]", "--bits=B", "(default: 4)", "--seed=N",
-                                        "--out=DIR", "--resume", "--device=cpu|cuda", "--version", "After the options."};
+    static const char *const texts[] = {"Usage: example run [OPTION...] [FILE…]",
+                                        "--bits=B",
+                                        "(default: 4)",
+                                        "--seed=N",
+                                        "--out=DIR",
+                                        "--resume",
+                                        "--device=cpu|cuda",
+                                        "--version",
+                                        "After the options."};
     assert_int_equal(process.code, 0);
     assert_string_equal(process.err, "");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -93,10 +101,13 @@ static void a_failed_world_gives_one_line_and_status_1(void **state) {
 static void output_that_cannot_be_written_is_an_error(void **state) {
     (void)state;
     if (access("/dev/full", W_OK) != 0) skip();
-    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--quiet", NULL}), 1, "stdout: cannot write");
-    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--help", NULL}), 1, "stdout: cannot write");
+    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--quiet", NULL}), 1,
+                        "stdout: cannot write");
+    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--help", NULL}), 1,
+                        "stdout: cannot write");
     process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"--help", NULL}), 1, "stdout: cannot write");
-    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--version", NULL}), 1, "stdout: cannot write");
+    process_check_error(process_run(EXAMPLE, "/dev/full", (const char *[]){"run", "--version", NULL}), 1,
+                        "stdout: cannot write");
 }
 
 static void progress_is_plain_lines_without_a_terminal(void **state) {

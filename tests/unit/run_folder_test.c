@@ -19,8 +19,13 @@ static enum status simulate(const char *path, bool resume, bool force, int64_t b
     float x = 1;
     record_integer(settings, "bits", bits);
     record_number(settings, "lr", 0.1);
-    TRY(run_folder_open(&(struct run_folder_options){.path = path, .program = "simulate", .command_line = "simulate 1",
-                                                     .seed = 7, .resume = resume, .force = force, .settings = settings},
+    TRY(run_folder_open(&(struct run_folder_options){.path = path,
+                                                     .program = "simulate",
+                                                     .command_line = "simulate 1",
+                                                     .seed = 7,
+                                                     .resume = resume,
+                                                     .force = force,
+                                                     .settings = settings},
                         &run));
     if (run_folder_is_done(run)) goto done;
     TRY(run_folder_checkpoint_load(run, &state));
@@ -236,9 +241,10 @@ static void numbers_keep_their_bits_and_are_short(void **state) {
     record_string(record, "none", NULL);
     record_number(record, "tenth", 0.2);
     char *text = record_text(record, 0);
-    assert_string_equal(text, "{\"tenth\": 0.2, \"third\": 0.3333333333333333, \"one\": 1.0, \"nan\": null, \"inf\": null, "
-                              "\"big\": 1e+300, \"n\": -9223372036854775808, \"yes\": true, "
-                              "\"text\": \"\xc3\xa9\\n\\\"??? end?\", \"none\": null}");
+    assert_string_equal(text,
+                        "{\"tenth\": 0.2, \"third\": 0.3333333333333333, \"one\": 1.0, \"nan\": null, \"inf\": null, "
+                        "\"big\": 1e+300, \"n\": -9223372036854775808, \"yes\": true, "
+                        "\"text\": \"\xc3\xa9\\n\\\"??? end?\", \"none\": null}");
     free(text);
     record_clear(record);
     for (uint64_t i = 0; i < 20000; i++) { // any bit pattern that is a number

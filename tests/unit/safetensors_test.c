@@ -34,16 +34,19 @@ static void writer_writes_as_the_reference(void **state) {
     char *folder = files_folder();
     const char *path = files_path(folder, "x.safetensors");
     static const int64_t shape[] = {2, 1};
-    const struct safetensors_entry entries[] = {{"b", SAFETENSORS_BF16, 2, shape}, {"i", SAFETENSORS_I64, 0, NULL},
-                                                {"a\"\n\x01\xc3\xa9", SAFETENSORS_BF16, 1, shape}, {"z", SAFETENSORS_F32, 1, shape + 1},
+    const struct safetensors_entry entries[] = {{"b", SAFETENSORS_BF16, 2, shape},
+                                                {"i", SAFETENSORS_I64, 0, NULL},
+                                                {"a\"\n\x01\xc3\xa9", SAFETENSORS_BF16, 1, shape},
+                                                {"z", SAFETENSORS_F32, 1, shape + 1},
                                                 {"e", SAFETENSORS_U8, 0, NULL}};
     check_ok(counting_write(path, entries, 5));
-    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
-                                 "\"i\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
-                                 "\"z\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]},"
-                                 "\"a\\\"\\n\\u0001\xc3\xa9\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[12,16]},"
-                                 "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[16,20]},"
-                                 "\"e\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[20,21]}}";
+    static const char header[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},"
+        "\"i\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"z\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]},"
+        "\"a\\\"\\n\\u0001\xc3\xa9\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[12,16]},"
+        "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[16,20]},"
+        "\"e\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[20,21]}}";
     enum { N = sizeof header - 1, PADDED = (N + 7) / 8 * 8 };
     unsigned char want[8 + PADDED + 21] = {PADDED & 255, PADDED >> 8};
     memset(want + 8, ' ', PADDED);
@@ -79,7 +82,8 @@ static void files_of_the_reference_come_out_the_same(void **state) {
         struct safetensors_pair metadata = safetensors_metadata(file, 0);
         check_ok(safetensors_writer_new(copy, entries, n, &metadata, 1, &writer));
         for (int64_t i; (i = safetensors_writer_next(writer)) >= 0;)
-            check_ok(safetensors_writer_put(writer, safetensors_at(file, n - 1 - i)->data, safetensors_at(file, n - 1 - i)->n_bytes));
+            check_ok(safetensors_writer_put(writer, safetensors_at(file, n - 1 - i)->data,
+                                            safetensors_at(file, n - 1 - i)->n_bytes));
         check_ok(safetensors_writer_finish(writer));
         size_t n_want = 0, n_got = 0;
         char *want = files_bytes(path, &n_want), *got = files_bytes(copy, &n_got);
@@ -177,11 +181,12 @@ static void impossible_tensors_are_not_written(void **state) {
     char *folder = files_folder();
     const char *path = files_path(folder, "x.safetensors");
     static const int64_t one[] = {1}, huge[] = {INT64_MAX, 2}, negative[] = {-1};
-    const struct safetensors_entry cases[][2] = {{{"a", SAFETENSORS_F32, 1, one}, {"a", SAFETENSORS_F16, 1, one}},
-                                                 {{"__metadata__", SAFETENSORS_F32, 1, one}, {"b", SAFETENSORS_F16, 1, one}},
-                                                 {{"a", SAFETENSORS_F32, 2, huge}, {"b", SAFETENSORS_F16, 1, one}},
-                                                 {{"a", SAFETENSORS_F32, 1, negative}, {"b", SAFETENSORS_F16, 1, one}},
-                                                 {{"a", SAFETENSORS_F4, 1, one}, {"b", SAFETENSORS_F16, 1, one}}};
+    const struct safetensors_entry cases[][2] = {
+        {{"a", SAFETENSORS_F32, 1, one}, {"a", SAFETENSORS_F16, 1, one}},
+        {{"__metadata__", SAFETENSORS_F32, 1, one}, {"b", SAFETENSORS_F16, 1, one}},
+        {{"a", SAFETENSORS_F32, 2, huge}, {"b", SAFETENSORS_F16, 1, one}},
+        {{"a", SAFETENSORS_F32, 1, negative}, {"b", SAFETENSORS_F16, 1, one}},
+        {{"a", SAFETENSORS_F4, 1, one}, {"b", SAFETENSORS_F16, 1, one}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         check_fails(counting_write(path, cases[i], 2), STATUS_INVALID);
         assert_int_equal(rmdir(folder), 0); // empty
