@@ -22,6 +22,13 @@ static int64_t first_equal(const float *x, int64_t n, float value) {
     return n;
 }
 
+static double sum_exponentials(const float *x, int64_t n, float max) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += (double)exp_f32(x[i] - max);
+    return sum;
+}
+
 // x_v = e^(x_v - max); returns the sum.
 static double exponentials(float *x, int64_t n, float max) {
     double sum = 0;
@@ -42,7 +49,7 @@ static double cross_entropy_row(float *logits, int64_t n, int32_t target, const 
     REQUIRE(target < n, "target outside the vocabulary");
     float max = max_f32(logits, n);
     double chosen = (double)logits[target];
-    double sum = exponentials(logits, n, max);
+    double sum = params->gradient ? exponentials(logits, n, max) : sum_exponentials(logits, n, max);
     if (params->gradient) {
         float k = (float)(params->weight / sum);
 #pragma omp simd
@@ -74,8 +81,10 @@ static double kl_row(const float *teacher, float *student, float *exponentials_t
     for (int64_t i = 0; i < n; i++) {
         float difference = teacher[i] - student[i];
         float a = exp_f32(teacher[i] - max_t), b = exp_f32(student[i] - max_s);
-        exponentials_t[i] = a;
-        student[i] = b;
+        if (params->gradient) {
+            exponentials_t[i] = a;
+            student[i] = b;
+        }
         sum_t += (double)a;
         sum_s += (double)b;
         weighted += (double)(a > 0 ? a * difference : 0);

@@ -27,9 +27,9 @@
 // swiglu             gu [N, 2I]: gate | up                           h [N, I]                  h = silu(gate) up, silu(g) = g / (1 + e^-g)
 // swiglu_grad        gu, dh [N, I]                                   dgu [N, 2I]               =
 // swiglu_tangent     gu, gud [N, 2I]                                 hd [N, I]                 =
-// cross_entropy      logits [N, V] changed, targets [N, 1] I32       loss [N, 1] F64           loss = lse - logit[target]; target -1: 0. With gradient: logits = weight (softmax - onehot), 0 for target -1
+// cross_entropy      logits [N, V] changed, targets [N, 1] I32       loss [N, 1] F64           loss = lse - logit[target]; target -1: 0. With gradient: logits = weight (softmax - onehot), 0 for target -1; without: unchanged
 // kl_divergence      teacher [N, V], student [N, V] changed          kl [N, 1] F64, agree [N, 1] I32 or none
-//                                                                                              kl = sum_v p log(p / q); agree = first argmax equal. With gradient: student = weight (q - p)
+//                                                                                              kl = sum_v p log(p / q); agree = first argmax equal. With gradient: student = weight (q - p); without: unchanged
 // row_dot            a, b [N, C]                                     y [N, 1] F64              y_n = factor sum_c a b
 // sum_squares        a [N, C]                                        y [S, 1] F64              row s (+)= sum of squares of its N / S consecutive rows
 //
