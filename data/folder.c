@@ -2,7 +2,6 @@
 
 #include "core/base/mem.h"
 #include "data/file.h"
-#include "data/whole_file.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,17 +32,38 @@ static enum status parent_sync(const char *path) {
     return status;
 }
 
-// The name that a folder bound for `path` has while it is made; attempt counts up past leftovers of killed runs.
-static char *aside_name(const char *path, int attempt) {
-    return mem_format("%s.tmp-%ld-%d", path, (long)getpid(), attempt);
-}
-
-enum { ATTEMPTS = 1000 };
+// A file in the folder while it is made, so that what a killed run left is known as such and cleared away.
+static const char MARKER[] = ".discquant-unfinished";
 
 struct folder_writer {
-    char *path, *aside; // aside: NULL once finished
+    char *path, *aside; // aside: path + ".part"
+    int fd;             // of `aside`, locked; -1 when there is nothing of ours at that name
     bool replaces;      // something worth keeping until the end stands at `path`
 };
+
+static bool marker_is_in(const char *folder) {
+    char *marker = mem_format("%s/%s", folder, MARKER);
+    bool found = file_exists(marker);
+    free(marker);
+    return found;
+}
+
+static enum status marker_put(const char *folder) {
+    char *marker = mem_format("%s/%s", folder, MARKER);
+    int fd = open(marker, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    enum status status = fd < 0 ? io_failed(marker, "create") : STATUS_OK;
+    if (fd >= 0) close(fd);
+    free(marker);
+    return status;
+}
+
+static int entry_remove(const char *path, const struct stat *about, int kind, struct FTW *place) {
+    (void)about, (void)kind, (void)place;
+    remove(path);
+    return 0;
+}
+
+static void folder_remove(const char *path) { nftw(path, entry_remove, 16, FTW_DEPTH | FTW_PHYS); }
 
 static bool folder_is_empty(const char *path) {
     DIR *folder = opendir(path);
@@ -70,23 +91,45 @@ static enum status target_check(struct folder_writer *writer, bool overwrite, co
     return status_set(STATUS_INVALID, "%s: is not replaced: it holds files but no %s", path, mark);
 }
 
+static enum status folder_lock(const char *path, int *out) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return io_failed(path, "open");
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        close(fd);
+        return status_set(STATUS_IO, "%s: another process is writing this folder", path);
+    }
+    *out = fd;
+    return STATUS_OK;
+}
+
+static enum status aside_make(struct folder_writer *writer) {
+    enum status status = STATUS_OK;
+    int old = -1;
+    if (mkdir(writer->aside, 0777) != 0) {
+        if (errno != EEXIST) TRY(io_failed(writer->aside, "create"));
+        TRY(folder_lock(writer->aside, &old));
+        if (!marker_is_in(writer->aside) && !folder_is_empty(writer->aside))
+            TRY(status_set(STATUS_INVALID, "%s: is in the way of making %s; move it", writer->aside, writer->path));
+        folder_remove(writer->aside);
+        if (mkdir(writer->aside, 0777) != 0) TRY(io_failed(writer->aside, "create"));
+    }
+    TRY(folder_lock(writer->aside, &writer->fd));
+    TRY(marker_put(writer->aside));
+done:
+    if (old >= 0) close(old);
+    return status;
+}
+
 enum status folder_writer_new(const char *path, bool overwrite, const char *mark, struct folder_writer **out) {
     enum status status = STATUS_OK;
     struct folder_writer *writer = mem_new(1, sizeof *writer);
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;
+    writer->fd = -1;
     writer->path = mem_string_n(path, length);
+    writer->aside = mem_format("%s.part", writer->path);
     TRY(target_check(writer, overwrite, mark));
-    for (int attempt = 0; !writer->aside; attempt++) {
-        char *aside = aside_name(writer->path, attempt);
-        int problem = mkdir(aside, 0777) == 0 ? 0 : errno;
-        if (problem == 0)
-            writer->aside = aside;
-        else
-            free(aside);
-        errno = problem;
-        if (problem && (problem != EEXIST || attempt == ATTEMPTS)) TRY(io_failed(path, "create"));
-    }
+    TRY(aside_make(writer));
     *out = writer;
     writer = NULL;
 done:
@@ -95,14 +138,6 @@ done:
 }
 
 const char *folder_writer_path(const struct folder_writer *writer) { return writer->aside; }
-
-static int entry_remove(const char *path, const struct stat *about, int kind, struct FTW *place) {
-    (void)about, (void)kind, (void)place;
-    remove(path);
-    return 0;
-}
-
-static void folder_remove(const char *path) { nftw(path, entry_remove, 16, FTW_DEPTH | FTW_PHYS); }
 
 // Afterwards the new folder is at `path` and the old one at `aside`. Where the file system cannot swap two names there
 // is a moment at which nothing stands at `path`, but never a part.
@@ -123,27 +158,34 @@ done:
     return status;
 }
 
+// The marker goes last, and the old folder gets one first: wherever the process is killed, what lies at `aside` is known
+// to be no more than a leftover.
 enum status folder_writer_finish(struct folder_writer *writer) {
     enum status status = STATUS_OK;
-    int fd = open(writer->aside, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) TRY(io_failed(writer->path, "write"));
+    char *marker = mem_format("%s/%s", writer->path, MARKER);
+    if (fsync(writer->fd) != 0 && errno != EINVAL) TRY(io_failed(writer->path, "write"));
     if (writer->replaces) {
+        TRY(marker_put(writer->path));
         TRY(folder_swap(writer));
         folder_remove(writer->aside);
     } else if (rename(writer->aside, writer->path) != 0) {
         TRY(io_failed(writer->path, "rename the finished folder"));
     }
-    free(writer->aside);
-    writer->aside = NULL;
+    unlink(marker);
+    close(writer->fd);
+    writer->fd = -1;
     TRY(parent_sync(writer->path));
 done:
-    if (fd >= 0) close(fd);
+    free(marker);
     return status;
 }
 
 void folder_writer_free(struct folder_writer *writer) {
     if (!writer) return;
-    if (writer->aside) folder_remove(writer->aside);
+    if (writer->fd >= 0) {
+        folder_remove(writer->aside);
+        close(writer->fd);
+    }
     free(writer->aside);
     free(writer->path);
     free(writer);

@@ -1,5 +1,6 @@
-// Folders that appear complete or not at all: filled beside their place (as PATH.tmp-…), then renamed to it. Whatever
-// happens before leaves what stood there untouched.
+// Folders that appear complete or not at all: filled beside their place (as PATH.part), then renamed to it. Whatever
+// happens before leaves what stood there untouched. What a killed process left at PATH.part is cleared by the next
+// writer; two writers at once are refused, and so is a PATH.part that is none of ours.
 //
 //     struct folder_writer *folder = NULL;
 //     TRY(folder_writer_new(path, overwrite, "config.json", &folder));

@@ -1,76 +1,6 @@
-#include "tests/files.h"
+#include "tests/model_folders.h"
 
 #include "data/json.h"
-#include "data/model_folder.h"
-#include "data/whole_file.h"
-
-#include <dirent.h>
-#include <sys/resource.h>
-
-// FOLDER/NAME, good until the end of the program.
-static struct arena *names_kept;
-
-static const char *in(const char *folder, const char *name) {
-    size_t n = strlen(folder) + strlen(name) + 2;
-    char *path = arena_take(names_kept, n, 1);
-    snprintf(path, n, "%s/%s", folder, name);
-    return path;
-}
-
-static struct model_folder *golden_open(const char *name) {
-    char path[4096], *inner = mem_format("tests/golden/models/%s", name);
-    struct model_folder *folder = NULL;
-    check_ok(model_folder_open(check_source(inner, path, sizeof path), &folder));
-    free(inner);
-    return folder;
-}
-
-static int64_t entries_count(const char *path) {
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    int64_t n = 0;
-    for (struct dirent *entry; (entry = readdir(folder));) n += entry->d_name[0] != '.';
-    closedir(folder);
-    return n;
-}
-
-static void bytes_check_same(const char *a, const char *b) {
-    size_t n_a = 0, n_b = 0;
-    char *x = files_bytes(a, &n_a), *y = files_bytes(b, &n_b);
-    assert_non_null(x);
-    assert_non_null(y);
-    assert_int_equal(n_a, n_b);
-    assert_memory_equal(x, y, n_a);
-    free(x);
-    free(y);
-}
-
-// Replaces every tensor whose name ends in "proj.weight": multiples of `step` near the old values.
-struct rounding {
-    float step;
-    int64_t n;                     // tensors made
-    int64_t fail_after, bad_after; // -1: never; else return an error, make a NaN, at this tensor
-};
-
-static bool rounding_selects(void *self, const char *name) {
-    (void)self;
-    size_t n = strlen(name);
-    return n > 11 && strcmp(name + n - 11, "proj.weight") == 0;
-}
-
-static enum status rounding_replace(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
-    struct rounding *rounding = self;
-    if (rounding->n == rounding->fail_after) return status_set(STATUS_INVALID, "no replacement for %s", name);
-    for (int64_t i = 0; i < rows * cols; i++) data[i] = rounding->step * roundf(data[i] / rounding->step);
-    if (rounding->n++ == rounding->bad_after) data[rows * cols - 1] = NAN;
-    return STATUS_OK;
-}
-
-static struct model_folder_edit rounding_edit(struct rounding *rounding) {
-    return (struct model_folder_edit){rounding, rounding_selects, rounding_replace};
-}
-
-static struct rounding rounding_by(float step) { return (struct rounding){step, 0, -1, -1}; }
 
 static void a_plain_copy_has_the_same_bytes(void **state) {
     (void)state;
@@ -192,31 +122,6 @@ static void the_index_gives_the_new_size(void **state) {
     files_remove(out);
 }
 
-// A folder of our own with the usual companions.
-static char *full_folder(void) {
-    char *folder = files_folder();
-    struct model_folder *golden = golden_open("phi3_gqa_bf16");
-    check_ok(model_folder_save(golden, folder, NULL, false)); // an empty folder may be the target
-    model_folder_free(golden);
-    remove(in(folder, "golden.json"));
-    files_put(in(folder, "tokenizer.json"), "{\"a\": 1e-05}\r\n", 14);
-    files_put(in(folder, "modeling_phi3.py"), "\0\xff\n", 3);
-    files_put(in(folder, "empty.txt"), "", 0);
-    files_put(in(folder, "pytorch_model.bin"), "old weights", 11);
-    files_put(in(folder, "model.gguf"), "old weights", 11);
-    files_put(in(folder, "consolidated.safetensors"), "old weights", 11);
-    files_put(in(folder, ".gitattributes"), "x", 1);
-    assert_int_equal(mkdir(in(folder, "original"), 0700), 0);
-    files_put(in(folder, "original/params.json"), "{}", 2);
-    files_put(in(folder, "original/consolidated.00.pth"), "old weights", 11);
-    char *large = mem_new(1, 700001);
-    memset(large, 'x', 700001);
-    files_put(in(folder, "vocab.json"), large, 700001);
-    free(large);
-    assert_int_equal(symlink("vocab.json", in(folder, "link.json")), 0);
-    return folder;
-}
-
 static void other_files_are_carried_over(void **state) {
     (void)state;
     char *from = full_folder(), *out = files_folder();
@@ -232,142 +137,6 @@ static void other_files_are_carried_over(void **state) {
     assert_int_equal(entries_count(copy), 8); // and model.safetensors; no other weights
     assert_int_equal(entries_count(in(copy, "original")), 1);
     assert_false(files_has(copy, ".gitattributes"));
-    model_folder_free(folder);
-    files_remove(from);
-    files_remove(out);
-}
-
-static void nothing_of_somebody_elses_is_overwritten(void **state) {
-    (void)state;
-    char *from = full_folder(), *out = files_folder();
-    struct model_folder *folder = NULL;
-    check_ok(model_folder_open(from, &folder));
-    const char *taken = in(out, "taken");
-    files_put(taken, "mine", 4);
-    check_fails(model_folder_save(folder, taken, NULL, true), STATUS_INVALID);
-    files_check_text(taken, "mine");
-    taken = in(out, "home");
-    assert_int_equal(mkdir(taken, 0700), 0);
-    files_put(in(taken, "letter"), "mine", 4);
-    check_fails(model_folder_save(folder, taken, NULL, true), STATUS_INVALID); // no config.json in it
-    files_put(in(taken, "config.json"), "{}", 2);
-    check_fails(model_folder_save(folder, taken, NULL, false), STATUS_INVALID);
-    files_check_text(in(taken, "letter"), "mine");
-    const char *link = in(out, "link");
-    assert_int_equal(symlink(taken, link), 0);
-    check_fails(model_folder_save(folder, link, NULL, true), STATUS_INVALID);
-    files_check_text(in(taken, "letter"), "mine");
-    check_fails(model_folder_save(folder, from, NULL, true), STATUS_INVALID); // itself
-    check_fails(model_folder_save(folder, in(from, "inside"), NULL, true), STATUS_INVALID);
-    check_fails(model_folder_save(folder, in(from, "original/inside"), NULL, true), STATUS_INVALID);
-    char *around = mem_format("%s/..", from);
-    check_fails(model_folder_save(folder, around, NULL, true), STATUS_INVALID);
-    free(around);
-    check_fails(model_folder_save(folder, in(out, "no/such/place"), NULL, true), STATUS_IO);
-    assert_true(files_has(from, "model.safetensors"));
-    assert_int_equal(entries_count(out), 3);
-    check_ok(model_folder_save(folder, in(out, "home/"), NULL, true));
-    assert_false(files_has(taken, "letter"));
-    assert_int_equal(entries_count(out), 3);
-    model_folder_free(folder);
-    files_remove(from);
-    files_remove(out);
-}
-
-static void a_failed_replacement_leaves_nothing(void **state) {
-    (void)state;
-    char *from = full_folder(), *out = files_folder();
-    struct model_folder *folder = NULL;
-    check_ok(model_folder_open(from, &folder));
-    for (int i = 0; i < 4; i++) {
-        struct rounding rounding = {0.1f, 0, i % 2 ? -1 : 2, i % 2 ? 2 : -1};
-        struct model_folder_edit edit = rounding_edit(&rounding);
-        check_fails(model_folder_save(folder, in(out, "model"), &edit, false), STATUS_INVALID);
-        assert_non_null(strstr(status_message(), i % 2 ? "NaN" : "no replacement for"));
-        assert_int_equal(entries_count(out), 0);
-    }
-    model_folder_free(folder);
-    files_remove(from);
-    files_remove(out);
-}
-
-// Every write, sync and rename of a file, then every buffer, made to fail in turn: what stood there stands, and nothing
-// else is left.
-static void a_failure_at_any_point_leaves_the_old_folder(void **state) {
-    (void)state;
-    char *from = full_folder(), *out = files_folder();
-    const char *copy = in(out, "model");
-    struct model_folder *folder = NULL, *old = NULL;
-    check_ok(model_folder_open(from, &folder));
-    check_ok(model_folder_save(folder, copy, NULL, false));
-    for (int kind = 0; kind < 2; kind++) {
-        for (int64_t k = 0;; k++) {
-            struct rounding rounding = rounding_by(0.1f);
-            struct model_folder_edit edit = rounding_edit(&rounding);
-            if (kind == 0)
-                whole_file_fail_at(k);
-            else
-                mem_fail_at(k);
-            enum status status = model_folder_save(folder, copy, &edit, true);
-            whole_file_fail_at(-1);
-            mem_fail_at(-1);
-            assert_int_equal(entries_count(out), 1);
-            if (status == STATUS_OK) {
-                assert_true(k >= (kind == 0 ? 20 : 8));
-                break;
-            }
-            assert_int_equal(status, kind == 0 ? STATUS_IO : STATUS_NO_MEMORY);
-            check_ok(model_folder_open(copy, &old));
-            bytes_check_same(in(copy, "model.safetensors"), in(from, "model.safetensors"));
-            model_folder_free(old);
-        }
-        check_ok(model_folder_save(folder, copy, NULL, true));
-    }
-    model_folder_free(folder);
-    files_remove(from);
-    files_remove(out);
-}
-
-static void opening_fails_cleanly_when_memory_is_out(void **state) {
-    (void)state;
-    static const char *const names[] = {"llama_mha", "llama_headdim_sharded"};
-    for (int i = 0; i < 2; i++) {
-        char path[4096], *inner = mem_format("tests/golden/models/%s", names[i]);
-        check_source(inner, path, sizeof path);
-        struct model_folder *folder = NULL;
-        int64_t k = 0, before = mem_buffer_bytes();
-        for (enum status status = STATUS_NO_MEMORY; status != STATUS_OK; k++) {
-            mem_fail_at(k);
-            status = model_folder_open(path, &folder);
-            mem_fail_at(-1);
-            assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !folder));
-            assert_int_equal(mem_buffer_bytes(), before);
-        }
-        assert_int_equal(k, i + 2); // config.json, index
-        model_folder_free(folder);
-        free(inner);
-    }
-}
-
-static void a_file_size_limit_leaves_nothing(void **state) {
-    (void)state;
-    char *from = full_folder(), *out = files_folder();
-    struct model_folder *folder = NULL;
-    check_ok(model_folder_open(from, &folder));
-    struct rlimit before, limit;
-    getrlimit(RLIMIT_FSIZE, &before);
-    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
-    for (rlim_t bytes = 0; bytes < 700000; bytes = bytes ? 2 * bytes : 7) { // vocab.json has 700001
-        struct rounding rounding = rounding_by(0.1f);
-        struct model_folder_edit edit = rounding_edit(&rounding);
-        limit = (struct rlimit){bytes, before.rlim_max};
-        setrlimit(RLIMIT_FSIZE, &limit);
-        enum status status = model_folder_save(folder, in(out, "model"), &edit, false);
-        setrlimit(RLIMIT_FSIZE, &before);
-        assert_int_equal(status, STATUS_IO);
-        assert_int_equal(entries_count(out), 0);
-    }
-    signal(SIGXFSZ, handler);
     model_folder_free(folder);
     files_remove(from);
     files_remove(out);
@@ -405,11 +174,6 @@ int main(void) {
         cmocka_unit_test(replaced_tensors_keep_their_dtype_where_it_holds_them),
         cmocka_unit_test(the_index_gives_the_new_size),
         cmocka_unit_test(other_files_are_carried_over),
-        cmocka_unit_test(nothing_of_somebody_elses_is_overwritten),
-        cmocka_unit_test(a_failed_replacement_leaves_nothing),
-        cmocka_unit_test(a_failure_at_any_point_leaves_the_old_folder),
-        cmocka_unit_test(opening_fails_cleanly_when_memory_is_out),
-        cmocka_unit_test(a_file_size_limit_leaves_nothing),
         cmocka_unit_test(a_pretrained_model_is_read_and_copied),
     };
     names_kept = arena_new();
