@@ -1,0 +1,138 @@
+// discquant-bench: how good and how fast.
+#include "bench/perplexity.h"
+
+#include "core/base/mem.h"
+#include "core/nn/generate.h"
+#include "data/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+// ---- eval ----
+
+static struct perplexity_settings eval;
+
+static const struct argp_option eval_options[] = {
+    {"model", 'm', "DIR", 0, "Hugging Face model folder", 0},
+    {"task", 't', "NAME", 0, "perplexity", 0},
+    {"data", 'd', "FILE", 0, "text to measure on", 0},
+    {"reference", 'r', "DIR", 0, "second model: KL(reference || model) and share of positions with the same most likely token", 0},
+    {"seq-len", 'T', "T", 0, "tokens per window (default: the model's positions)", 0},
+    {"windows", 'n', "N", 0, "windows to use, from the start of the file; 0 = all (default)", 0},
+    {"batch-size", 'b', "B", 0, "windows per pass; does not change the result", 0},
+    {0},
+};
+
+static error_t eval_parse(int key, char *arg, struct argp_state *state) {
+    struct perplexity_settings *s = state->input;
+    switch (key) {
+    case 'm': s->model = arg; return 0;
+    case 't': args_choice("--task", arg, "perplexity"); return 0;
+    case 'd': s->data = arg; return 0;
+    case 'r': s->reference = arg; return 0;
+    case 'T': s->seq_len = args_integer("--seq-len", arg, 2, 1 << 24); return 0;
+    case 'n': s->windows = args_integer("--windows", arg, 0, INT64_C(1) << 40); return 0;
+    case 'b': s->batch = args_integer("--batch-size", arg, 1, 1 << 20); return 0;
+    case ARGP_KEY_END:
+        if (!s->model) args_fail("--model is missing");
+        if (!s->data) args_fail("--data is missing");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status eval_run(const struct program_common *common, void *input) { return perplexity_run(common, input); }
+
+// ---- generate ----
+
+struct generate_settings {
+    const char *model, *prompt;
+    int64_t tokens;
+};
+
+static struct generate_settings generate_settings = {.prompt = "", .tokens = 100};
+
+static const struct argp_option generate_options[] = {
+    {"model", 'm', "DIR", 0, "Hugging Face model folder", 0},
+    {"prompt", 'p', "TEXT", 0, "text to continue (default: empty)", 0},
+    {"tokens", 'n', "N", 0, "most tokens to add (default: 100)", 0},
+    {0},
+};
+
+static error_t generate_parse(int key, char *arg, struct argp_state *state) {
+    struct generate_settings *s = state->input;
+    switch (key) {
+    case 'm': s->model = arg; return 0;
+    case 'p': s->prompt = arg; return 0;
+    case 'n': s->tokens = args_integer("--tokens", arg, 1, 1 << 24); return 0;
+    case ARGP_KEY_END:
+        if (!s->model) args_fail("--model is missing");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status print_text(const struct tokenizer *tokenizer, const int32_t *tokens, int64_t n) {
+    char *text = NULL;
+    int64_t n_bytes = 0;
+    enum status status = tokenizer_decode(tokenizer, tokens, n, true, &text, &n_bytes);
+    if (status != STATUS_OK) return status;
+    fwrite(text, 1, (size_t)n_bytes, stdout);
+    putchar('\n');
+    mem_buffer_free(text);
+    return STATUS_OK;
+}
+
+// Prompt and continuation, decoded together so that the space between them is right.
+static enum status generate_run(const struct program_common *common, void *input) {
+    enum status status = STATUS_OK;
+    const struct generate_settings *s = input;
+    struct model *model = NULL;
+    struct token_list prompt = {0};
+    int32_t *all = NULL;
+    int64_t made = 0;
+    TRY(model_open(s->model, common->device, NULL, &model));
+    TRY(tokenizer_encode(model->tokenizer, s->prompt, (int64_t)strlen(s->prompt), true, &prompt));
+    if (prompt.n_tokens == 0) {
+        status = status_set(STATUS_INVALID, "the prompt has no tokens and the tokenizer adds none: give --prompt");
+        goto done;
+    }
+    int64_t positions = model->transformer->config.max_positions;
+    if (prompt.n_tokens + s->tokens > positions) {
+        status = status_set(STATUS_INVALID, "the prompt's %lld tokens and --tokens %lld exceed the model's %lld positions",
+                            (long long)prompt.n_tokens, (long long)s->tokens, (long long)positions);
+        goto done;
+    }
+    all = mem_new((size_t)(prompt.n_tokens + s->tokens), sizeof *all);
+    memcpy(all, prompt.tokens, (size_t)prompt.n_tokens * sizeof *all);
+    TRY(generate(model->transformer, model->step, prompt.tokens, prompt.n_tokens, s->tokens, NULL, NULL, all + prompt.n_tokens, &made));
+    TRY(print_text(model->tokenizer, all, prompt.n_tokens + made));
+done:
+    free(all);
+    token_list_free(&prompt);
+    model_free(model);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    static const struct command commands[] = {
+        {.name = "eval",
+         .doc = "Perplexity of a model on a text, and its distance to a second model.\v"
+                "The text is tokenized once (BOS at its start only) and cut into consecutive windows, the tail dropped. Each "
+                "window's loss is the mean of its T - 1 predictions; perplexity is exp of the mean over windows.",
+         .options = eval_options,
+         .parse = eval_parse,
+         .common = COMMON_THREADS | COMMON_DEVICE | COMMON_OUT,
+         .run = eval_run,
+         .settings = &eval},
+        {.name = "generate",
+         .doc = "Continues a prompt, always with the most likely token.",
+         .options = generate_options,
+         .parse = generate_parse,
+         .common = COMMON_THREADS | COMMON_DEVICE,
+         .run = generate_run,
+         .settings = &generate_settings},
+        {0},
+    };
+    return program_main_commands("discquant-bench", "Measures models and kernels.", commands, argc, argv);
+}

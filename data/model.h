@@ -1,0 +1,25 @@
+// A checkpoint ready to run: folder, weights on a device, tokenizer, memory of a step.
+//
+//     TRY(model_open("models/stories260K", "cpu", &model));
+//     TRY(evaluate(model->transformer, model->step, …));
+#ifndef DQ_DATA_MODEL_H
+#define DQ_DATA_MODEL_H
+
+#include "core/nn/transformer.h"
+#include "data/model_folder.h"
+#include "data/tokenizer.h"
+
+struct model {
+    struct model_folder *folder;
+    struct tokenizer *tokenizer;
+    struct backend *backend;
+    struct transformer *transformer;
+    struct step *step;
+};
+
+// `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
+enum status model_open(const char *path, const char *device, const struct model *share,
+                       struct model **out);
+void model_free(struct model *model); // accepts NULL
+
+#endif

@@ -1,0 +1,36 @@
+// One rounding of one model, from files to files: what the program `discquant` does.
+//
+//   OUT/model/         the rounded model as a Hugging Face folder
+//   OUT/result.json    method, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
+//                      perplexity_original, top1_agreement, fraction_integral, kl_rtn, perplexity_rtn, …
+//   OUT/metrics.jsonl  a line per report: step, learning_rate, kl_calibration (mean since the last line), kl_x and
+//                      kl_rounded on the validation windows, fraction_integral
+#ifndef DQ_DISCQUANT_RUN_H
+#define DQ_DISCQUANT_RUN_H
+
+#include "data/program.h"
+#include "discquant/optimizer.h"
+
+enum method { METHOD_RTN, METHOD_DISCQUANT };
+enum init { INIT_RANDOM, INIT_ORIGINAL };
+
+enum { CALIBRATION_FILES_MAX = 64 };
+
+struct run_settings {
+    const char *model;
+    const char *calibration[CALIBRATION_FILES_MAX];
+    int n_calibration;
+    const char *validation;
+    enum method method;
+    int bits;
+    int64_t group_size;
+    enum init init;
+    struct optimizer_options optimizer; // seq_len serves calibration and validation
+    int64_t samples;                    // calibration windows used; 0 = all there are
+    int64_t validation_samples;         // windows, from the start of the file; 0 = all
+    int64_t report_every, checkpoint_every; // steps
+};
+
+enum status discquant_run(const struct program_common *common, const struct run_settings *settings);
+
+#endif
