@@ -1,6 +1,7 @@
 // discquant-data: looks at and prepares what the other programs read.
 #include "data/info.h"
 #include "data/program.h"
+#include "data/tokenize.h"
 
 #include <stdio.h>
 
@@ -26,6 +27,38 @@ static enum status info_run(const struct program_common *common, void *input) {
     return info_print(settings->path, stdout);
 }
 
+static struct tokenize_options tokenize_settings;
+
+static const struct argp_option tokenize_flags[] = {
+    {"decode", 'd', NULL, 0, "turn token ids, separated by white space, into text", 0},
+    {"no-special", 'n', NULL, 0, "do not put BOS and the like around the text; with --decode: leave special tokens out", 0},
+    {"count", 'c', NULL, 0, "print only how many tokens and bytes there are", 0},
+    {0},
+};
+
+static error_t tokenize_parse(int key, char *arg, struct argp_state *state) {
+    struct tokenize_options *settings = state->input;
+    switch (key) {
+    case 'd': settings->decode = true; return 0;
+    case 'n': settings->no_special = true; return 0;
+    case 'c': settings->count = true; return 0;
+    case ARGP_KEY_ARG:
+        if (settings->input) args_fail("'%s': one FILE at a time", arg);
+        if (settings->tokenizer) settings->input = arg;
+        else settings->tokenizer = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!settings->tokenizer) args_fail("TOKENIZER is missing");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status tokenize_run(const struct program_common *common, void *input) {
+    (void)common;
+    return tokenize_print(input, stdout);
+}
+
 int main(int argc, char **argv) {
     static const struct command commands[] = {
         {.name = "info",
@@ -34,6 +67,14 @@ int main(int argc, char **argv) {
          .parse = info_parse,
          .run = info_run,
          .settings = &info_settings},
+        {.name = "tokenize",
+         .doc = "Prints the token ids of a text, on one line.\vTOKENIZER is a model folder or a tokenizer.json; "
+                "without FILE, or with -, the text comes from stdin.",
+         .args_doc = "TOKENIZER [FILE]",
+         .options = tokenize_flags,
+         .parse = tokenize_parse,
+         .run = tokenize_run,
+         .settings = &tokenize_settings},
         {0},
     };
     return program_main_commands("discquant-data", "Looks at and prepares models, tokenizers and corpora.", commands,

@@ -20,7 +20,7 @@ const char pattern_word[] = "[\\p{Alphabetic}\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_
 const char pattern_digit[] = "\\p{N}";
 
 // A word of megabytes may need as many steps as it has bytes; a pattern that needs far more is a bad one.
-enum { MATCH_STEPS = 10000000, MATCH_STEPS_PER_BYTE = 16, MATCH_HEAP_KB = 1 << 18 };
+enum { MATCH_STEPS = 1000000, MATCH_STEPS_PER_BYTE = 16, MATCH_HEAP_KB = 1 << 18 };
 
 #define SPACE "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACE                                                                                                      \
