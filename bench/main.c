@@ -16,7 +16,8 @@ static const struct argp_option eval_options[] = {
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 0},
     {"task", 't', "NAME", 0, "perplexity", 0},
     {"data", 'd', "FILE", 0, "text to measure on", 0},
-    {"reference", 'r', "DIR", 0, "second model: KL(reference || model) and share of positions with the same most likely token", 0},
+    {"reference", 'r', "DIR", 0,
+     "second model: KL(reference || model) and share of positions with the same most likely token", 0},
     {"seq-len", 'T', "T", 0, "tokens per window (default: the model's positions)", 0},
     {"windows", 'n', "N", 0, "windows to use, from the start of the file; 0 = all (default)", 0},
     {"batch-size", 'b', "B", 0, "windows per pass; does not change the result", 0},
@@ -99,13 +100,15 @@ static enum status generate_run(const struct program_common *common, void *input
     }
     int64_t positions = model->transformer->config.max_positions;
     if (prompt.n_tokens + s->tokens > positions) {
-        status = status_set(STATUS_INVALID, "the prompt's %lld tokens and --tokens %lld exceed the model's %lld positions",
-                            (long long)prompt.n_tokens, (long long)s->tokens, (long long)positions);
+        status =
+            status_set(STATUS_INVALID, "the prompt's %lld tokens and --tokens %lld exceed the model's %lld positions",
+                       (long long)prompt.n_tokens, (long long)s->tokens, (long long)positions);
         goto done;
     }
     all = mem_new((size_t)(prompt.n_tokens + s->tokens), sizeof *all);
     memcpy(all, prompt.tokens, (size_t)prompt.n_tokens * sizeof *all);
-    TRY(generate(model->transformer, model->step, prompt.tokens, prompt.n_tokens, s->tokens, NULL, NULL, all + prompt.n_tokens, &made));
+    TRY(generate(model->transformer, model->step, prompt.tokens, prompt.n_tokens, s->tokens, NULL, NULL,
+                 all + prompt.n_tokens, &made));
     TRY(print_text(model->tokenizer, all, prompt.n_tokens + made));
 done:
     free(all);
@@ -118,7 +121,8 @@ int main(int argc, char **argv) {
     static const struct command commands[] = {
         {.name = "eval",
          .doc = "Perplexity of a model on a text, and its distance to a second model.\v"
-                "The text is tokenized once (BOS at its start only) and cut into consecutive windows, the tail dropped. Each "
+                "The text is tokenized once (BOS at its start only) and cut into consecutive windows, the tail "
+                "dropped. Each "
                 "window's loss is the mean of its T - 1 predictions; perplexity is exp of the mean over windows.",
          .options = eval_options,
          .parse = eval_parse,

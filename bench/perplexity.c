@@ -88,8 +88,10 @@ static enum status work(struct task *task) {
     TRY(corpus_windows(task->corpus, task->seq_len, &task->windows));
     if (s->windows > 0 && s->windows < task->windows) task->windows = s->windows;
     progress = progress_new("evaluating", "window", task->windows, 0);
-    struct evaluate_options how = {.reference = task->reference ? task->reference->transformer : NULL, .batch = s->batch,
-                                   .progress = show_progress, .progress_context = progress};
+    struct evaluate_options how = {.reference = task->reference ? task->reference->transformer : NULL,
+                                   .batch = s->batch,
+                                   .progress = show_progress,
+                                   .progress_context = progress};
     double start = clock_seconds();
     TRY(evaluate(task->model->transformer, task->model->step, corpus_window(task->corpus, task->seq_len, 0),
                  task->windows, task->seq_len, &how, &e));

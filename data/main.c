@@ -31,7 +31,8 @@ static struct tokenize_options tokenize_settings;
 
 static const struct argp_option tokenize_flags[] = {
     {"decode", 'd', NULL, 0, "turn token ids, separated by white space, into text", 0},
-    {"no-special", 'n', NULL, 0, "do not put BOS and the like around the text; with --decode: leave special tokens out", 0},
+    {"no-special", 'n', NULL, 0, "do not put BOS and the like around the text; with --decode: leave special tokens out",
+     0},
     {"count", 'c', NULL, 0, "print only how many tokens and bytes there are", 0},
     {0},
 };
@@ -44,8 +45,10 @@ static error_t tokenize_parse(int key, char *arg, struct argp_state *state) {
     case 'c': settings->count = true; return 0;
     case ARGP_KEY_ARG:
         if (settings->input) args_fail("'%s': one FILE at a time", arg);
-        if (settings->tokenizer) settings->input = arg;
-        else settings->tokenizer = arg;
+        if (settings->tokenizer)
+            settings->input = arg;
+        else
+            settings->tokenizer = arg;
         return 0;
     case ARGP_KEY_END:
         if (!settings->tokenizer) args_fail("TOKENIZER is missing");

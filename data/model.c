@@ -11,8 +11,9 @@ enum status model_open(const char *path, const char *device, const struct model 
     TRY(tokenizer_open(path, &model->tokenizer));
     const struct transformer_config *config = model_folder_config(model->folder);
     if (tokenizer_vocab_size(model->tokenizer) > config->vocab) {
-        status = status_set(STATUS_FORMAT, "%s: tokenizer.json has ids up to %d, but the model's vocabulary has %lld rows", path,
-                            tokenizer_vocab_size(model->tokenizer) - 1, (long long)config->vocab);
+        status =
+            status_set(STATUS_FORMAT, "%s: tokenizer.json has ids up to %d, but the model's vocabulary has %lld rows",
+                       path, tokenizer_vocab_size(model->tokenizer) - 1, (long long)config->vocab);
         goto done;
     }
     struct backend *backend = share ? share->backend : NULL;

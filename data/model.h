@@ -18,8 +18,7 @@ struct model {
 };
 
 // `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
-enum status model_open(const char *path, const char *device, const struct model *share,
-                       struct model **out);
+enum status model_open(const char *path, const char *device, const struct model *share, struct model **out);
 void model_free(struct model *model); // accepts NULL
 
 #endif

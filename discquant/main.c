@@ -5,16 +5,40 @@ static struct run_settings settings = {
     .method = METHOD_DISCQUANT,
     .bits = 4,
     .group_size = -1,
-    .optimizer = {.steps = 1024, .warmup = 128, .batch = 8, .seq_len = 2048, .lambda = 200, .clamp = 1, .rate = 0.1, .strength = 1},
+    .optimizer = {.steps = 1024,
+                  .warmup = 128,
+                  .batch = 8,
+                  .seq_len = 2048,
+                  .lambda = 200,
+                  .clamp = 1,
+                  .rate = 0.1,
+                  .strength = 1},
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
 };
 
 enum {
-    KEY_CALIBRATION = 0x100, KEY_VALIDATION, KEY_METHOD, KEY_BITS, KEY_GROUP_SIZE, KEY_INIT, KEY_STEPS, KEY_WARMUP, KEY_BATCH,
-    KEY_MICRO_BATCH, KEY_SEQ_LEN, KEY_LAMBDA, KEY_CLAMP, KEY_RATE, KEY_DECAY, KEY_RECOMPUTE, KEY_SAMPLES, KEY_VALIDATION_SAMPLES,
-    KEY_REPORT, KEY_CHECKPOINT,
+    KEY_CALIBRATION = 0x100,
+    KEY_VALIDATION,
+    KEY_METHOD,
+    KEY_BITS,
+    KEY_GROUP_SIZE,
+    KEY_INIT,
+    KEY_STEPS,
+    KEY_WARMUP,
+    KEY_BATCH,
+    KEY_MICRO_BATCH,
+    KEY_SEQ_LEN,
+    KEY_LAMBDA,
+    KEY_CLAMP,
+    KEY_RATE,
+    KEY_DECAY,
+    KEY_RECOMPUTE,
+    KEY_SAMPLES,
+    KEY_VALIDATION_SAMPLES,
+    KEY_REPORT,
+    KEY_CHECKPOINT,
 };
 
 static const struct argp_option options[] = {
@@ -41,7 +65,8 @@ static const struct argp_option options[] = {
     {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 3},
     {0, 0, 0, 0, "Reports:", 4},
-    {"report-every", KEY_REPORT, "N", 0, "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 4},
+    {"report-every", KEY_REPORT, "N", 0,
+     "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 4},
     {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps between states that --resume can go on from (default: 64)", 4},
     {0},
 };
@@ -66,7 +91,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
         return 0;
     case KEY_CALIBRATION:
-        if (s->n_calibration == CALIBRATION_FILES_MAX) args_fail("--calibration: at most %d files", CALIBRATION_FILES_MAX);
+        if (s->n_calibration == CALIBRATION_FILES_MAX)
+            args_fail("--calibration: at most %d files", CALIBRATION_FILES_MAX);
         s->calibration[s->n_calibration++] = arg;
         return 0;
     case KEY_VALIDATION: s->validation = arg; return 0;

@@ -17,14 +17,14 @@ struct run {
     const struct run_settings *settings;
     struct model *model;
     struct rounding *rounding;
-    struct optimizer *optimizer;   // METHOD_DISCQUANT
+    struct optimizer *optimizer; // METHOD_DISCQUANT
     struct corpus *calibration, *validation;
     int64_t calibration_windows, validation_windows;
     struct run_folder *folder;
-    int64_t *order;                // permutation of the calibration windows, of `epoch`
+    int64_t *order; // permutation of the calibration windows, of `epoch`
     int64_t epoch;
-    int32_t *batch;                // [batch, seq_len]
-    double kl_sum;                 // of the steps since the last report
+    int32_t *batch; // [batch, seq_len]
+    double kl_sum;  // of the steps since the last report
     int64_t kl_steps;
 };
 
@@ -38,8 +38,9 @@ static enum status measure(struct run *run, enum weight_form form, struct qualit
     struct transformer *model = run->model->transformer;
     struct evaluate_options options = {.form = form, .reference = model, .reference_form = WEIGHT_STORED};
     struct evaluation *e = NULL;
-    enum status status = evaluate(model, run->model->step, corpus_window(run->validation, run->settings->optimizer.seq_len, 0),
-                                  run->validation_windows, run->settings->optimizer.seq_len, &options, &e);
+    enum status status =
+        evaluate(model, run->model->step, corpus_window(run->validation, run->settings->optimizer.seq_len, 0),
+                 run->validation_windows, run->settings->optimizer.seq_len, &options, &e);
     if (status != STATUS_OK) return status;
     out->kl = evaluation_mean(e, e->kl, &out->kl_se);
     out->perplexity = exp(evaluation_mean(e, e->loss, NULL));
@@ -67,8 +68,8 @@ static enum status report(struct run *run) {
     record_number(line, "fraction_integral", integral);
     record_number(line, "seconds", run_folder_seconds(run->folder));
     TRY(run_folder_log(run->folder, line));
-    progress_say("step %lld: validation KL of x %.4f, rounded %.4f, %.1f %% integral", (long long)optimizer->done, at_x.kl,
-                 rounded.kl, 100 * integral);
+    progress_say("step %lld: validation KL of x %.4f, rounded %.4f, %.1f %% integral", (long long)optimizer->done,
+                 at_x.kl, rounded.kl, 100 * integral);
     run->kl_sum = 0;
     run->kl_steps = 0;
 done:
@@ -86,9 +87,11 @@ static void load_batch(struct run *run, int64_t step) {
         int64_t k = step * o->batch + i;
         if (k / n != run->epoch) {
             run->epoch = k / n;
-            rng_permutation((struct rng){.seed = run->common->seed, .stream = RNG_ORDER + (uint64_t)run->epoch}, run->order, n);
+            rng_permutation((struct rng){.seed = run->common->seed, .stream = RNG_ORDER + (uint64_t)run->epoch},
+                            run->order, n);
         }
-        memcpy(run->batch + i * o->seq_len, corpus_window(run->calibration, o->seq_len, run->order[k % n]), (size_t)o->seq_len * sizeof *run->batch);
+        memcpy(run->batch + i * o->seq_len, corpus_window(run->calibration, o->seq_len, run->order[k % n]),
+               (size_t)o->seq_len * sizeof *run->batch);
     }
 }
 
@@ -152,7 +155,8 @@ static enum status optimize(struct run *run) {
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
     struct progress *progress = NULL;
-    TRY(s->init == INIT_RANDOM ? rounding_random(run->rounding, run->common->seed) : rounding_to_nearest(run->rounding));
+    TRY(s->init == INIT_RANDOM ? rounding_random(run->rounding, run->common->seed)
+                               : rounding_to_nearest(run->rounding));
     TRY(optimizer_new(run->rounding, run->model->step, &s->optimizer, &run->optimizer));
     TRY(load_state(run));
     progress = progress_new("rounding", "step", s->optimizer.steps, run->optimizer->done);
@@ -232,8 +236,8 @@ done:
 }
 
 // Reads a text and counts its windows, at most `most` of them (0 = all).
-static enum status open_corpus(struct run *run, const char *const *paths, int n_paths, int64_t most, struct corpus **corpus,
-                               int64_t *windows) {
+static enum status open_corpus(struct run *run, const char *const *paths, int n_paths, int64_t most,
+                               struct corpus **corpus, int64_t *windows) {
     enum status status = STATUS_OK;
     TRY(corpus_read(run->model->tokenizer, paths, n_paths, model_folder_config(run->model->folder)->vocab, corpus));
     TRY(corpus_windows(*corpus, run->settings->optimizer.seq_len, windows));
@@ -292,12 +296,14 @@ static enum status summarize(struct run *run, const struct quality *nearest, dou
     record_number(result, "perplexity_rtn", nearest->perplexity);
     record_number(result, "seconds", run_folder_seconds(run->folder));
     if (s->method == METHOD_DISCQUANT && optimize_seconds > 0)
-        record_number(result, "tokens_per_second", (double)(s->optimizer.steps * s->optimizer.batch * s->optimizer.seq_len) / optimize_seconds);
+        record_number(result, "tokens_per_second",
+                      (double)(s->optimizer.steps * s->optimizer.batch * s->optimizer.seq_len) / optimize_seconds);
     record_integer(result, "planned_bytes", planned_bytes(run));
     record_integer(result, "peak_memory_bytes", mem_resident_peak());
-    progress_say("%d bits, group %lld (%.2f bits per weight): KL %.4f (round to nearest %.4f), perplexity %.3f (%.3f, original %.3f)",
-                 s->bits, (long long)s->group_size, run->rounding->bits_per_weight, rounded.kl, nearest->kl, rounded.perplexity,
-                 nearest->perplexity, rounded.perplexity_original);
+    progress_say("%d bits, group %lld (%.2f bits per weight): KL %.4f (round to nearest %.4f), perplexity %.3f (%.3f, "
+                 "original %.3f)",
+                 s->bits, (long long)s->group_size, run->rounding->bits_per_weight, rounded.kl, nearest->kl,
+                 rounded.perplexity, nearest->perplexity, rounded.perplexity_original);
 done:
     return status;
 }

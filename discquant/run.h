@@ -25,9 +25,9 @@ struct run_settings {
     int bits;
     int64_t group_size;
     enum init init;
-    struct optimizer_options optimizer; // seq_len serves calibration and validation
-    int64_t samples;                    // calibration windows used; 0 = all there are
-    int64_t validation_samples;         // windows, from the start of the file; 0 = all
+    struct optimizer_options optimizer;     // seq_len serves calibration and validation
+    int64_t samples;                        // calibration windows used; 0 = all there are
+    int64_t validation_samples;             // windows, from the start of the file; 0 = all
     int64_t report_every, checkpoint_every; // steps
 };
 

@@ -10,8 +10,9 @@
 #include "data/model_folder.h"
 
 static const char *const names[] = {
-    "llama_mha", "llama_gqa2_tied", "llama_mqa8_f16", "llama_headdim_sharded", "llama_linear_bf16", "llama_llama3",
-    "llama_llama3_v5_tied_bf16", "phi3_window", "phi3_gqa_bf16", "phi3_longrope_short", "phi3_longrope_long", "phi3_longrope_f16"};
+    "llama_mha",          "llama_gqa2_tied",           "llama_mqa8_f16", "llama_headdim_sharded", "llama_linear_bf16",
+    "llama_llama3",       "llama_llama3_v5_tied_bf16", "phi3_window",    "phi3_gqa_bf16",         "phi3_longrope_short",
+    "phi3_longrope_long", "phi3_longrope_f16"};
 enum { MODELS = sizeof names / sizeof *names };
 
 struct golden {
@@ -91,7 +92,8 @@ static void run(struct golden *g, struct pass pass) {
     step_begin(g->step, (struct step_options){.gradient = pass.gradient_weight != 0, .seq_len = g->seq_len});
     check_ok(transformer_forward(g->model, g->step, view_new(tokens, DTYPE_I32, g->rows, 1), &hidden));
     if (pass.logits)
-        check_ok(transformer_logits(g->model, g->step, hidden->data, view_new(pass.logits, DTYPE_F32, g->rows, g->model->config.vocab)));
+        check_ok(transformer_logits(g->model, g->step, hidden->data,
+                                    view_new(pass.logits, DTYPE_F32, g->rows, g->model->config.vocab)));
     struct transformer_loss loss = {.targets = view_new(g->targets, DTYPE_I32, g->rows, 1),
                                     .cross_entropy = view_new(g->losses, DTYPE_F64, g->rows, 1),
                                     .gradient_weight = pass.gradient_weight};
@@ -140,12 +142,14 @@ static void gradients_equal_transformers(void **state) {
         run(&g, (struct pass){.gradient_weight = 1.0 / (double)(g.batch * (g.seq_len - 1))});
         assert_int_equal(n, g.model->n_weights);
         for (int64_t p = 0; p < n; p++) {
-            const struct weight *w = transformer_weight(g.model, json_string_value(json_array_get(parameters, (size_t)p)));
+            const struct weight *w =
+                transformer_weight(g.model, json_string_value(json_array_get(parameters, (size_t)p)));
             assert_non_null(w);
             double squares = 0, product = 0;
             for (int64_t i = 0; i < view_count(w->grad); i++) {
                 // Transformers gives the embedding of Phi-3's padding token (2) no gradient; ours are derivatives.
-                if (w == g.model->embedding && g.model->config.architecture == ARCHITECTURE_PHI3 && i / w->cols == 2) continue;
+                if (w == g.model->embedding && g.model->config.architecture == ARCHITECTURE_PHI3 && i / w->cols == 2)
+                    continue;
                 double x = (double)view_f32(w->grad, 0)[i];
                 squares += x * x, product += x * direction(i);
             }
