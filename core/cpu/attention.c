@@ -1,124 +1,124 @@
-// attention, its gradient and its tangent on the CPU: the plain version, one head of one sequence at a time.
+// attention on the CPU: one pass over the keys with a running maximum, in tiles (attention_tiles.h).
+//
+// Tasks (sequence, key/value head) over threads. Per block of queries and tile of keys: scores, softmax against the
+// largest score so far, output rescaled and added to. With T <= KEYS there is one tile and nothing is rescaled. Tiles that the mask
+// hides are skipped, eight queries at a time. Exponentials are the larger part of the work for narrow heads.
+// Traffic: qkv read and o written once, tiles stay in cache.
 #include "core/cpu/cpu.h"
-#include "core/cpu/parts.h"
-#include "core/cpu/vector_math.h"
+#include "core/cpu/attention_tiles.h"
 
 #include "core/base/mem.h"
 
-#include <math.h>
 #include <omp.h>
 
-static void add_scaled(float *y, float k, const float *x, int64_t n) {
+// Scratch of one thread; floats.
+struct buffers {
+    float *keys, *values; // panels of K, rows of V: [length, width]
+    float *rows, *eights; // queries of a block, scaled: [QUERIES, width]
+    float *out;           // [QUERIES, width]
+    float *scores;        // [QUERIES, SCORES_STRIDE]
+};
+
+static int64_t buffer_floats(int64_t length, int64_t width) {
+    return 2 * length * width + 3 * QUERIES * width + QUERIES * SCORES_STRIDE;
+}
+
+static struct buffers buffers_at(float *base, int64_t length, int64_t width) {
+    struct buffers b = {.keys = base};
+    b.values = b.keys + length * width;
+    b.rows = b.values + length * width;
+    b.eights = b.rows + QUERIES * width;
+    b.out = b.eights + QUERIES * width;
+    b.scores = b.out + QUERIES * width;
+    return b;
+}
+
+// s_j = e^(s_j - max); the sum. n is a multiple of PANEL.
+static float exponentials(float *s, int64_t n, float max) {
+    float sum[PANEL] = {0}, total = 0;
+    for (int64_t j = 0; j < n; j += PANEL)
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] += k * x[i];
+        for (int64_t l = 0; l < PANEL; l++) {
+            float e = exp_f32(s[j + l] - max);
+            s[j + l] = e;
+            sum[l] += e;
+        }
+#pragma omp simd reduction(+ : total)
+    for (int l = 0; l < PANEL; l++) total += sum[l];
+    return total;
 }
 
-// First key that query i sees.
-static int64_t first_key(const struct attention_params *p, int64_t i) {
-    return p->window > 0 ? max_i64(0, i + 1 - p->window) : 0;
+// Eight rows of scores [8, n] become probabilities relative to max; out is brought to the new maximum.
+static void soften(const struct attention_params *p, int64_t query, int64_t base, int64_t n, float *s, float *out,
+                   int64_t width, float *max, float *sum) {
+    for (int64_t i = 0; i < 8; i++, s += SCORES_STRIDE, out += width) {
+        struct seen seen = seen_in_tile(p, query + i, base, n);
+        if (seen.to == 0) {
+            fill_outside(s, seen, n, 0);
+            continue;
+        }
+        fill_outside(s, seen, n, -INFINITY);
+        float largest = max_f32(s, n), before = max[i];
+        if (largest < before) largest = before;
+        if (before != -INFINITY && largest > before) {
+            float shrink = exp_f32(before - largest);
+            sum[i] *= shrink;
+            for (int64_t e = 0; e < width; e++) out[e] *= shrink;
+        }
+        max[i] = largest;
+        sum[i] += exponentials(s, n, largest);
+    }
 }
 
-// Scratch of one row of T scores per thread.
-static enum status scores_new(int64_t n, void **out) {
-    return mem_buffer_new(omp_get_max_threads() * n * (int64_t)sizeof(float), "attention scores", out);
+static void query_block(const struct op_call *call, struct buffers b, struct head q, int64_t first, int64_t h, int64_t width) {
+    const struct attention_params *p = &call->params.attention;
+    int64_t n = min_i64(QUERIES, p->seq_len - first), last = first + n;
+    float max[QUERIES], sum[QUERIES];
+    pack_rows(q, first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_eights(b.rows, QUERIES, width, b.eights);
+    for (int64_t i = 0; i < QUERIES; i++) max[i] = -INFINITY, sum[i] = 0;
+    for (int64_t i = 0; i < QUERIES * width; i++) b.out[i] = 0;
+    for (int64_t base = first_key(p, first) / PANEL * PANEL; base < last; base += KEYS)
+        for (int64_t i = 0; i < QUERIES; i += 8) {
+            int64_t keys = min_i64(min_i64(first + i + 8, last) - base, KEYS), padded = round_up(keys, PANEL);
+            if (keys <= 0 || i >= n) continue;
+            float *s = b.scores + i * SCORES_STRIDE, *out = b.out + i * width;
+            score_rows(b.eights + i * width, b.keys + base * width, width, padded, s, false);
+            soften(p, first + i, base, padded, s, out, width, max + i, sum + i);
+            weigh_rows(s, b.values + base * width, width, keys, out);
+        }
+    struct head o = head_at(call->out[0], q.row, h, p->head_dim);
+    for (int64_t i = 0; i < n; i++) {
+        float *to = head_row(o, first + i), inverse = 1 / sum[i];
+        for (int64_t e = 0; e < p->head_dim; e++) to[e] = b.out[i * width + e] * inverse;
+        view_f32(call->out[1], q.row + first + i)[h] = max[i] + logf(sum[i]);
+    }
+}
+
+static void task(const struct op_call *call, struct buffers b, int64_t row, int64_t kv, int64_t width) {
+    const struct attention_params *p = &call->params.attention;
+    int64_t d = p->head_dim, group = p->heads / p->kv_heads, length = round_up(p->seq_len, PANEL);
+    struct view qkv = call->in[0];
+    pack_rows(head_at(qkv, row, p->heads + kv, d), 0, p->seq_len, length, width, 1, b.values);
+    pack_panels(b.values, length, width, b.keys);
+    pack_rows(head_at(qkv, row, p->heads + p->kv_heads + kv, d), 0, p->seq_len, length, width, 1, b.values);
+    for (int64_t h = kv * group; h < (kv + 1) * group; h++)
+        for (int64_t first = 0; first < p->seq_len; first += QUERIES)
+            query_block(call, b, head_at(qkv, row, h, d), first, h, width);
 }
 
 enum status cpu_attention(struct backend *backend, const struct op_call *call) {
     (void)backend;
-    struct view qkv = call->in[0], o = call->out[0], lse = call->out[1];
     const struct attention_params *p = &call->params.attention;
-    int64_t d = p->head_dim, group = p->heads / p->kv_heads, sequences = qkv.rows / p->seq_len;
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL), width = round_up(p->head_dim, 8);
+    int64_t floats = round_up(buffer_floats(length, width), 16);
     void *scratch = NULL;
-    enum status status = scores_new(p->seq_len, &scratch);
+    enum status status = mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < sequences; b++)
-        for (int64_t h = 0; h < p->heads; h++) {
-            float *s = (float *)scratch + omp_get_thread_num() * p->seq_len;
-            int64_t row = b * p->seq_len, k_at = (p->heads + h / group) * d, v_at = k_at + p->kv_heads * d;
-            for (int64_t i = 0; i < p->seq_len; i++) {
-                const float *q = view_f32(qkv, row + i) + h * d;
-                float *o_i = view_f32(o, row + i) + h * d, max = -INFINITY, sum = 0;
-                for (int64_t j = first_key(p, i); j <= i; j++) {
-                    s[j] = (float)p->scale * dot_f32(q, view_f32(qkv, row + j) + k_at, d);
-                    max = fmaxf(max, s[j]);
-                }
-                for (int64_t c = 0; c < d; c++) o_i[c] = 0;
-                for (int64_t j = first_key(p, i); j <= i; j++) {
-                    float e = exp_f32(s[j] - max);
-                    sum += e;
-                    add_scaled(o_i, e, view_f32(qkv, row + j) + v_at, d);
-                }
-                for (int64_t c = 0; c < d; c++) o_i[c] /= sum;
-                view_f32(lse, row + i)[h] = max + logf(sum);
-            }
-        }
+        for (int64_t kv = 0; kv < p->kv_heads; kv++)
+            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv, width);
     mem_buffer_free(scratch);
-    return STATUS_OK;
-}
-
-static void grad_head(const struct op_call *call, int64_t row, int64_t h) {
-    struct view qkv = call->in[0], o = call->in[1], lse = call->in[2], dout = call->in[3], dqkv = call->out[0];
-    const struct attention_params *p = &call->params.attention;
-    int64_t d = p->head_dim, group = p->heads / p->kv_heads;
-    int64_t k_at = (p->heads + h / group) * d, v_at = k_at + p->kv_heads * d;
-    for (int64_t i = 0; i < p->seq_len; i++) {
-        const float *q = view_f32(qkv, row + i) + h * d, *do_i = view_f32(dout, row + i) + h * d;
-        float *dq = view_f32(dqkv, row + i) + h * d, lse_i = view_f32(lse, row + i)[h];
-        float delta = dot_f32(do_i, view_f32(o, row + i) + h * d, d);
-        for (int64_t c = 0; c < d; c++) dq[c] = 0;
-        for (int64_t j = first_key(p, i); j <= i; j++) {
-            const float *k = view_f32(qkv, row + j) + k_at, *v = view_f32(qkv, row + j) + v_at;
-            float prob = exp_f32((float)p->scale * dot_f32(q, k, d) - lse_i);
-            float ds = (float)p->scale * prob * (dot_f32(do_i, v, d) - delta);
-            add_scaled(view_f32(dqkv, row + j) + v_at, prob, do_i, d);
-            add_scaled(dq, ds, k, d);
-            add_scaled(view_f32(dqkv, row + j) + k_at, ds, q, d);
-        }
-    }
-}
-
-enum status cpu_attention_grad(struct backend *backend, const struct op_call *call) {
-    (void)backend;
-    struct view dqkv = call->out[0];
-    const struct attention_params *p = &call->params.attention;
-    int64_t d = p->head_dim, group = p->heads / p->kv_heads, sequences = dqkv.rows / p->seq_len;
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (int64_t b = 0; b < sequences; b++)
-        for (int64_t kv = 0; kv < p->kv_heads; kv++) {
-            for (int64_t i = 0; i < p->seq_len; i++) {
-                float *dk = view_f32(dqkv, b * p->seq_len + i) + (p->heads + kv) * d, *dv = dk + p->kv_heads * d;
-                for (int64_t c = 0; c < d; c++) dk[c] = dv[c] = 0;
-            }
-            for (int64_t h = kv * group; h < (kv + 1) * group; h++) grad_head(call, b * p->seq_len, h);
-        }
-    return STATUS_OK;
-}
-
-enum status cpu_attention_tangent(struct backend *backend, const struct op_call *call) {
-    (void)backend;
-    struct view qkv = call->in[0], o = call->in[1], lse = call->in[2], qkvd = call->in[3], od = call->out[0];
-    const struct attention_params *p = &call->params.attention;
-    int64_t d = p->head_dim, group = p->heads / p->kv_heads, sequences = qkv.rows / p->seq_len;
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (int64_t b = 0; b < sequences; b++)
-        for (int64_t h = 0; h < p->heads; h++) {
-            int64_t row = b * p->seq_len, k_at = (p->heads + h / group) * d, v_at = k_at + p->kv_heads * d;
-            for (int64_t i = 0; i < p->seq_len; i++) {
-                const float *q = view_f32(qkv, row + i) + h * d, *qd = view_f32(qkvd, row + i) + h * d;
-                const float *o_i = view_f32(o, row + i) + h * d;
-                float *od_i = view_f32(od, row + i) + h * d, lse_i = view_f32(lse, row + i)[h], mean = 0;
-                for (int64_t c = 0; c < d; c++) od_i[c] = 0;
-                for (int64_t j = first_key(p, i); j <= i; j++) {
-                    const float *kv = view_f32(qkv, row + j), *kvd = view_f32(qkvd, row + j);
-                    float prob = exp_f32((float)p->scale * dot_f32(q, kv + k_at, d) - lse_i);
-                    float sd = (float)p->scale * prob * (dot_f32(qd, kv + k_at, d) + dot_f32(q, kvd + k_at, d));
-                    mean += sd;
-                    add_scaled(od_i, sd, kv + v_at, d);
-                    add_scaled(od_i, prob, kvd + v_at, d);
-                }
-                add_scaled(od_i, -mean, o_i, d);
-            }
-        }
     return STATUS_OK;
 }

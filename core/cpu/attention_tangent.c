@@ -1,0 +1,113 @@
+// attention_tangent on the CPU, in tiles (attention_tiles.h): the derivative of the output along (Qd, Kd, Vd).
+//
+//   P = e^(S - lse), S = scale Q K^T      Sd = scale (Qd K^T + Q Kd^T)
+//   od_i = sum_j P_ij (Sd_ij v_j + vd_j) - (sum_j P_ij Sd_ij) o_i
+//
+// Tasks (sequence, key/value head) over threads. Traffic: qkv, qkvd, o read and od written once.
+#include "core/cpu/cpu.h"
+#include "core/cpu/attention_tiles.h"
+
+#include "core/base/mem.h"
+
+#include <omp.h>
+
+// Scratch of one thread; floats. The first four are [length, width], the next four [QUERIES, width].
+struct buffers {
+    float *key_panels, *dkey_panels, *values, *dvalues;
+    float *rows, *eights, *deights, *out;
+    float *probabilities, *dscores; // [QUERIES, SCORES_STRIDE]
+};
+
+static int64_t buffer_floats(int64_t length, int64_t width) {
+    return 4 * length * width + 4 * QUERIES * width + 2 * QUERIES * SCORES_STRIDE;
+}
+
+static struct buffers buffers_at(float *base, int64_t length, int64_t width) {
+    struct buffers b;
+    float **const long_ones[] = {&b.key_panels, &b.dkey_panels, &b.values, &b.dvalues};
+    float **const short_ones[] = {&b.rows, &b.eights, &b.deights, &b.out};
+    for (int i = 0; i < 4; i++, base += length * width) *long_ones[i] = base;
+    for (int i = 0; i < 4; i++, base += QUERIES * width) *short_ones[i] = base;
+    b.probabilities = base;
+    b.dscores = base + QUERIES * SCORES_STRIDE;
+    return b;
+}
+
+// Eight rows: s becomes P, sd becomes P Sd; mean_i += its sum.
+static void differentiate(const struct attention_params *p, int64_t query, int64_t base, int64_t n, float *s, float *sd,
+                          const float *lse, float *mean) {
+    for (int64_t i = 0; i < 8; i++, s += SCORES_STRIDE, sd += SCORES_STRIDE) {
+        struct seen seen = seen_in_tile(p, query + i, base, n);
+        fill_outside(s, seen, n, -INFINITY);
+        float sum[PANEL] = {0}, lse_i = lse[i];
+        for (int64_t j = 0; j < n; j += PANEL)
+#pragma omp simd
+            for (int64_t l = 0; l < PANEL; l++) {
+                float e = exp_f32(s[j + l] - lse_i);
+                s[j + l] = e;
+                sd[j + l] *= e;
+                sum[l] += sd[j + l];
+            }
+        for (int l = 0; l < PANEL; l++) mean[i] += sum[l];
+    }
+}
+
+static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first, int64_t width) {
+    const struct attention_params *p = &call->params.attention;
+    int64_t d = p->head_dim, n = min_i64(QUERIES, p->seq_len - first), last = first + n;
+    struct head o = head_at(call->in[1], row, h, d), od = head_at(call->out[0], row, h, d);
+    float lse[QUERIES] = {0}, mean[QUERIES] = {0};
+    pack_rows(head_at(call->in[0], row, h, d), first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_eights(b.rows, QUERIES, width, b.eights);
+    pack_rows(head_at(call->in[3], row, h, d), first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_eights(b.rows, QUERIES, width, b.deights);
+    for (int64_t i = 0; i < n; i++) lse[i] = view_f32(call->in[2], row + first + i)[h];
+    for (int64_t i = 0; i < QUERIES * width; i++) b.out[i] = 0;
+    for (int64_t base = first_key(p, first) / PANEL * PANEL; base < last; base += KEYS)
+        for (int64_t i = 0; i < QUERIES; i += 8) {
+            int64_t keys = min_i64(min_i64(first + i + 8, last) - base, KEYS), padded = round_up(keys, PANEL), at = base * width;
+            if (keys <= 0 || i >= n) continue;
+            float *s = b.probabilities + i * SCORES_STRIDE, *sd = b.dscores + i * SCORES_STRIDE;
+            score_rows(b.eights + i * width, b.key_panels + at, width, padded, s, false);
+            score_rows(b.deights + i * width, b.key_panels + at, width, padded, sd, false);
+            score_rows(b.eights + i * width, b.dkey_panels + at, width, padded, sd, true);
+            differentiate(p, first + i, base, padded, s, sd, lse + i, mean + i);
+            weigh_rows(sd, b.values + at, width, keys, b.out + i * width);
+            weigh_rows(s, b.dvalues + at, width, keys, b.out + i * width);
+        }
+    for (int64_t i = 0; i < n; i++) {
+        const float *o_i = head_row(o, first + i);
+        float *to = head_row(od, first + i);
+        for (int64_t e = 0; e < d; e++) to[e] = b.out[i * width + e] - mean[i] * o_i[e];
+    }
+}
+
+static void task(const struct op_call *call, struct buffers b, int64_t row, int64_t kv, int64_t width) {
+    const struct attention_params *p = &call->params.attention;
+    int64_t T = p->seq_len, d = p->head_dim, group = p->heads / p->kv_heads, length = round_up(T, PANEL);
+    int64_t k = p->heads + kv, v = k + p->kv_heads;
+    pack_rows(head_at(call->in[0], row, k, d), 0, T, length, width, 1, b.values);
+    pack_panels(b.values, length, width, b.key_panels);
+    pack_rows(head_at(call->in[3], row, k, d), 0, T, length, width, 1, b.values);
+    pack_panels(b.values, length, width, b.dkey_panels);
+    pack_rows(head_at(call->in[0], row, v, d), 0, T, length, width, 1, b.values);
+    pack_rows(head_at(call->in[3], row, v, d), 0, T, length, width, 1, b.dvalues);
+    for (int64_t h = kv * group; h < (kv + 1) * group; h++)
+        for (int64_t first = 0; first < T; first += QUERIES) query_block(call, b, row, h, first, width);
+}
+
+enum status cpu_attention_tangent(struct backend *backend, const struct op_call *call) {
+    (void)backend;
+    const struct attention_params *p = &call->params.attention;
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL), width = round_up(p->head_dim, 8);
+    int64_t floats = round_up(buffer_floats(length, width), 16);
+    void *scratch = NULL;
+    enum status status = mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
+    if (status != STATUS_OK) return status;
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int64_t b = 0; b < sequences; b++)
+        for (int64_t kv = 0; kv < p->kv_heads; kv++)
+            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv, width);
+    mem_buffer_free(scratch);
+    return STATUS_OK;
+}

@@ -1,0 +1,157 @@
+// What the attention kernels share: how heads are copied into tiles, and products of tiles that stay in the first-level
+// cache. Included by attention*.c only.
+//
+// One task is one key/value head of one sequence with all its query heads. Queries go in blocks of QUERIES rows, keys in
+// tiles of KEYS columns, so that a tile of scores [QUERIES, KEYS] is all that is ever held of the T x T matrix. Head
+// widths are padded with zeros to a multiple of 8 (`width`), sequences to a multiple of PANEL (`length`).
+//
+//   rows    [length, width]                  a copy of a head: right operand of P V, dS K, dS^T Q, P^T dO
+//   panels  [length / PANEL, width, PANEL]   transposed in panels: right operand of Q K^T, dO V^T
+//   eights  [rows / 8, width, 8]             transposed eight rows at a time: left operand of the same
+//
+// Every product makes eight rows at a time in registers; its left operand has strides known at compile time, so that the eight
+// broadcasts need one address.
+#ifndef DQ_CORE_CPU_ATTENTION_TILES_H
+#define DQ_CORE_CPU_ATTENTION_TILES_H
+
+#include "core/cpu/parts.h"
+#include "core/cpu/vector_math.h"
+#include "core/ops/op.h"
+
+enum {
+    QUERIES = 16,
+    KEYS = 256,
+    PANEL = 32,
+    SCORES_STRIDE = KEYS + 16, // rows of a tile fall into different cache sets
+};
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+// Unaligned vectors of the full and of half the register width.
+typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float half_lanes __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+// c [8, vectors * lanes] (+)= a [8, k] b [k, .]; a_(i, e) = a[i a_row + e a_col].
+#define DEFINE_EIGHT_ROWS(name, vec, vectors)                                                                          \
+    static inline __attribute__((always_inline)) void name(const float *a, int64_t a_row, int64_t a_col,               \
+                                                           const float *b, int64_t b_row, float *c, int64_t c_row,     \
+                                                           int64_t k, bool add) {                                      \
+        enum { N = sizeof(vec) / sizeof(float) };                                                                      \
+        vec sum[8][vectors];                                                                                           \
+        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) {                                  \
+            if (add) sum[i][j] = *(const vec *)(c + i * c_row + j * N);                                                \
+            else sum[i][j] = (vec){0};                                                                                 \
+        }                                                                                                              \
+        for (int64_t e = 0; e < k; e++, a += a_col, b += b_row) {                                                      \
+            vec b_e[vectors];                                                                                          \
+            UNROLL for (int j = 0; j < vectors; j++) b_e[j] = *(const vec *)(b + j * N);                               \
+            UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += a[i * a_row] * b_e[j]; \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) *(vec *)(c + i * c_row + j * N) = sum[i][j]; \
+    }
+
+DEFINE_EIGHT_ROWS(eight_rows_two, lanes, 2)
+DEFINE_EIGHT_ROWS(eight_rows_one, lanes, 1)
+DEFINE_EIGHT_ROWS(eight_rows_half, half_lanes, 1)
+
+// The same for n columns, n a multiple of 8.
+static inline __attribute__((always_inline)) void eight_rows(const float *a, int64_t a_row, int64_t a_col,
+                                                             const float *b, int64_t b_row, float *c, int64_t c_row,
+                                                             int64_t n, int64_t k, bool add) {
+    int64_t j = 0;
+    if (LANES == 16) // sixteen accumulators need the registers of AVX-512
+        for (; j + 2 * LANES <= n; j += 2 * LANES) eight_rows_two(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
+    for (; j + LANES <= n; j += LANES) eight_rows_one(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
+    for (; j < n; j += LANES / 2) eight_rows_half(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
+}
+
+// s [8, n] (+)= eights panels^T, n a multiple of PANEL; s has rows of SCORES_STRIDE.
+static inline void score_rows(const float *eights, const float *panels, int64_t width, int64_t n, float *s, bool add) {
+    for (int64_t j = 0; j < n; j += PANEL) {
+        if (add) eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, true);
+        else eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, false);
+    }
+}
+
+// c [8, width] += p [8, k] rows [k, width]; p has rows of SCORES_STRIDE.
+static inline void weigh_rows(const float *p, const float *rows, int64_t width, int64_t k, float *c) {
+    eight_rows(p, SCORES_STRIDE, 1, rows, width, c, width, width, k, true);
+}
+
+// c [n, width] += p^T [n, k] rows [k, width], n a multiple of 8.
+static inline void weigh_columns(const float *p, const float *rows, int64_t width, int64_t n, int64_t k, float *c) {
+    for (int64_t i = 0; i < n; i += 8) eight_rows(p + i, 1, SCORES_STRIDE, rows, width, c + i * width, width, width, k, true);
+}
+
+// Where a head lies: columns first .. first + d of rows row .. row + n of a view.
+struct head {
+    struct view view;
+    int64_t row, first, d;
+};
+
+static inline struct head head_at(struct view view, int64_t row, int64_t index, int64_t d) {
+    return (struct head){view, row, index * d, d};
+}
+static inline float *head_row(struct head h, int64_t i) { return view_f32(h.view, h.row + i) + h.first; }
+
+static inline int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+
+// rows [padded, width] = factor * rows first .. first + n of the head, zeros beyond n and d.
+static inline void pack_rows(struct head h, int64_t first, int64_t n, int64_t padded, int64_t width, float factor,
+                             float *rows) {
+    for (int64_t i = 0; i < padded; i++, rows += width) {
+        const float *from = i < n ? head_row(h, first + i) : NULL;
+        int64_t d = from ? h.d : 0;
+        for (int64_t e = 0; e < d; e++) rows[e] = factor * from[e];
+        for (int64_t e = d; e < width; e++) rows[e] = 0;
+    }
+}
+
+// out [padded / size, width, size] = rows [n, width] transposed `size` rows at a time.
+static inline __attribute__((always_inline)) void transpose_rows(const float *rows, int64_t padded, int64_t width,
+                                                                 int64_t size, float *out) {
+    for (int64_t i = 0; i < padded; i += size)
+        for (int64_t e = 0; e < width; e++)
+            for (int64_t l = 0; l < size; l++) out[i * width + e * size + l] = rows[(i + l) * width + e];
+}
+static inline void pack_panels(const float *rows, int64_t padded, int64_t width, float *panels) {
+    transpose_rows(rows, padded, width, PANEL, panels);
+}
+static inline void pack_eights(const float *rows, int64_t padded, int64_t width, float *eights) {
+    transpose_rows(rows, padded, width, 8, eights);
+}
+
+// Keys that query i sees: first .. last, both included.
+static inline int64_t first_key(const struct attention_params *p, int64_t i) {
+    return p->window > 0 ? max_i64(0, i + 1 - p->window) : 0;
+}
+
+// The keys of a tile that starts at key `base`, as seen by query i: columns from .. to - 1 of the tile.
+struct seen {
+    int64_t from, to;
+};
+
+static inline struct seen seen_in_tile(const struct attention_params *p, int64_t i, int64_t base, int64_t n) {
+    struct seen seen = {max_i64(0, first_key(p, i) - base), min_i64(n, i + 1 - base)};
+    if (i >= p->seq_len || seen.to <= seen.from) seen = (struct seen){0, 0}; // rows of padding see nothing
+    return seen;
+}
+
+static inline void fill_outside(float *s, struct seen seen, int64_t n, float value) {
+    for (int64_t j = 0; j < seen.from; j++) s[j] = value;
+    for (int64_t j = seen.to; j < n; j++) s[j] = value;
+}
+
+#endif
