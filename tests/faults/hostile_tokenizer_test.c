@@ -153,22 +153,27 @@ static void no_beginning_of_a_tokenizer_is_one(void **state) {
     tokenizer_free(t);
 }
 
+static char *put(char *to, const char *text, int times) {
+    size_t n = strlen(text);
+    for (int i = 0; i < times; i++, to += n) memcpy(to, text, n);
+    *to = 0;
+    return to;
+}
+
 static void deep_nesting_and_many_steps_are_refused(void **state) {
     (void)state;
     static char json[6000000];
     struct tokenizer *t = NULL;
     for (int depth = 10; depth <= 100000; depth *= 100) {
-        char *to = json + sprintf(json, "{\"model\":%s,\"normalizer\":", MODEL);
-        for (int i = 0; i < depth; i++) to += sprintf(to, "{\"type\":\"Sequence\",\"normalizers\":[");
-        to += sprintf(to, "{\"type\":\"NFC\"}");
-        for (int i = 0; i < depth; i++) to += sprintf(to, "]}");
-        strcpy(to, "}");
+        char *to = put(json, "{\"model\":" MODEL ",\"normalizer\":", 1);
+        to = put(to, "{\"type\":\"Sequence\",\"normalizers\":[", depth);
+        to = put(to, "{\"type\":\"NFC\"}", 1);
+        put(put(to, "]}", depth), "}", 1);
         enum status status = tokenizer_parse(json, (int64_t)strlen(json), "t.json", &t);
         message_check("nested", status, depth <= 1000 ? STATUS_UNSUPPORTED : STATUS_FORMAT, "t.json", NULL);
     }
-    char *to = json + sprintf(json, "{\"model\":%s,\"decoder\":{\"type\":\"Sequence\",\"decoders\":[", MODEL);
-    for (int i = 0; i < 100; i++) to += sprintf(to, "%s{\"type\":\"Fuse\"}", i ? "," : "");
-    strcpy(to, "]}}");
+    char *to = put(json, "{\"model\":" MODEL ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[", 1);
+    put(put(to, "{\"type\":\"Fuse\"},", 100), "{\"type\":\"Fuse\"}]}}", 1);
     message_check("many", tokenizer_parse(json, (int64_t)strlen(json), "t.json", &t), STATUS_UNSUPPORTED, "t.json",
                   "16");
 }
