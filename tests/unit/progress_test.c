@@ -13,7 +13,11 @@ static char *stderr_of(void (*work)(void), bool terminal) {
     int kept = dup(STDERR_FILENO), master = -1, fd;
     if (terminal) {
         struct winsize size = {.ws_row = 24, .ws_col = 40};
-        assert_int_equal(openpty(&master, &fd, NULL, NULL, &size), 0);
+        if (openpty(&master, &fd, NULL, NULL, &size) != 0) {
+            files_remove(folder);
+            print_message("skipped: no pseudo terminal can be had\n");
+            skip();
+        }
     } else {
         fd = open(path, O_WRONLY | O_CREAT, 0600);
     }
