@@ -13,6 +13,8 @@ double optimizer_rate(const struct optimizer_options *o, int64_t done) {
 
 // ---- gradient of one pass ----
 
+static bool is_finishing(const struct optimizer *self) { return self->done >= self->options.finish_from; }
+
 static enum status pass_record(struct optimizer *self, struct step *step, int64_t windows) {
     enum status status = STATUS_OK;
     struct transformer *model = self->rounding->model;
@@ -24,7 +26,7 @@ static enum status pass_record(struct optimizer *self, struct step *step, int64_
     transformer_set_form(model, WEIGHT_STORED);
     TRY(transformer_forward(model, step, tokens, &teacher));
     step_switch(step, (struct step_options){.gradient = true, .recompute = o->recompute, .seq_len = o->seq_len});
-    transformer_set_form(model, WEIGHT_INTERPOLATED);
+    transformer_set_form(model, is_finishing(self) ? WEIGHT_ROUNDED : WEIGHT_INTERPOLATED);
     TRY(transformer_forward(model, step, tokens, &hidden));
     struct transformer_loss loss = {.teacher = teacher->data,
                                     .kl = view_rows(self->kl, 0, rows),
@@ -63,7 +65,7 @@ static enum status update(struct optimizer *self) {
     struct clamp_pull_params pull = {.grid = &self->rounding->grid,
                                      .factor = o->lambda / self->rounding->step2,
                                      .limit = o->clamp,
-                                     .strength = o->strength};
+                                     .strength = is_finishing(self) ? 0 : o->strength};
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
                                  .beta1 = 0.9,
                                  .beta2 = 0.999,

@@ -4,7 +4,7 @@
 //     form                  value                            what a gradient of the value means for the variables
 //     WEIGHT_STORED         stored                           stored: itself
 //     WEIGHT_INTERPOLATED   down (1 - x) + up x              x: times (up - down)
-//     WEIGHT_ROUNDED        up where x > 1/2, else down      none
+//     WEIGHT_ROUNDED        up where x > 1/2, else down      x: the same, as if it were interpolated (straight-through)
 //     WEIGHT_STRAIGHT       nearest grid point of x          x (latent weights): itself, as if rounding were the identity
 //
 // down and up are the neighbours of `stored` on the grid; `scale` belongs to it. For WEIGHT_STRAIGHT x holds latent weights

@@ -22,7 +22,7 @@ struct setting {
 };
 
 static const struct optimizer_options defaults = {
-    .steps = STEPS, .warmup = 3, .batch = BATCH, .seq_len = SEQ_LEN, .lambda = 200, .clamp = 1, .rate = 0.1, .strength = 1};
+    .steps = STEPS, .warmup = 3, .batch = BATCH, .seq_len = SEQ_LEN, .lambda = 200, .clamp = 1, .rate = 0.1, .strength = 1, .finish_from = 8};
 
 static void setting_open(struct setting *s, int64_t group_size, const struct optimizer_options *options) {
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
@@ -153,7 +153,7 @@ static void without_data_the_optimizer_rounds_to_nearest(void **state) {
     struct setting s, nearest;
     struct optimizer_options options = defaults;
     options.lambda = 0;
-    options.steps = 60;
+    options.steps = options.finish_from = 60;
     setting_open(&s, -1, &options);
     setting_open(&nearest, -1, NULL);
     check_ok(rounding_to_nearest(nearest.rounding));
