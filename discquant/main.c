@@ -1,6 +1,8 @@
 // discquant: rounds the weights of a model to a quantization grid.
 #include "discquant/run.h"
 
+#include <math.h>
+
 static struct run_settings settings = {
     .method = METHOD_DISCQUANT,
     .bits = 4,
@@ -17,6 +19,8 @@ static struct run_settings settings = {
     .report_every = 64,
     .checkpoint_every = 64,
 };
+
+static double finish_share = 0.5;
 
 enum {
     KEY_CALIBRATION = 0x100,
@@ -38,6 +42,7 @@ enum {
     KEY_SAMPLES,
     KEY_VALIDATION_SAMPLES,
     KEY_REPORT,
+    KEY_FINISH,
     KEY_CHECKPOINT,
 };
 
@@ -62,6 +67,10 @@ static const struct argp_option options[] = {
     {"lr", KEY_RATE, "R", 0, "learning rate after warmup; cosine to 0 (default: 0.1)", 3},
     {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: 128)", 3},
     {"weight-decay", KEY_DECAY, "D", 0, "of AdamW on x (default: 0)", 3},
+    {"finish-from", KEY_FINISH, "F", 0,
+     "share of the steps after which the rounded network itself is optimized, gradients straight through; 1 = never, "
+     "as in the paper (default: 0.5)",
+     3},
     {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 3},
     {0, 0, 0, 0, "Reports:", 4},
@@ -75,6 +84,7 @@ static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
     if (!s->validation) args_fail("--validation is missing");
     if (s->method == METHOD_DISCQUANT && !s->n_calibration) args_fail("--calibration is missing");
+    s->optimizer.finish_from = (int64_t)ceil(finish_share * (double)s->optimizer.steps);
     if (s->optimizer.warmup > s->optimizer.steps) s->optimizer.warmup = s->optimizer.steps / 8;
 }
 
@@ -107,6 +117,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_RATE: o->rate = args_number("--lr", arg, 0, 1e6); return 0;
     case KEY_WARMUP: o->warmup = args_integer("--warmup", arg, 0, many); return 0;
     case KEY_DECAY: o->decay = args_number("--weight-decay", arg, 0, 1e6); return 0;
+    case KEY_FINISH: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
     case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
     case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;

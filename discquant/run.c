@@ -26,6 +26,9 @@ struct run {
     int32_t *batch; // [batch, seq_len]
     double kl_sum;  // of the steps since the last report
     int64_t kl_steps;
+    struct relaxed {
+        double kl_x, kl_rounded, integral; // validation, when x is done: before the first step on the rounded network
+    } relaxed;
 };
 
 struct quality {
@@ -72,6 +75,8 @@ static enum status report(struct run *run) {
                  at_x.kl, rounded.kl, 100 * integral);
     run->kl_sum = 0;
     run->kl_steps = 0;
+    if (optimizer->done == optimizer->options.finish_from)
+        run->relaxed = (struct relaxed){.kl_x = at_x.kl, .kl_rounded = rounded.kl, .integral = integral};
 done:
     record_free(line);
     return status;
@@ -111,6 +116,7 @@ static enum status save_state(struct run *run) {
     checkpoint_add_integer(state, "step", run->optimizer->done);
     checkpoint_add_number(state, "kl_sum", run->kl_sum);
     checkpoint_add_integer(state, "kl_steps", run->kl_steps);
+    checkpoint_add_doubles(state, "relaxed", &run->relaxed.kl_x, 3);
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         if (!w->grid) continue;
@@ -135,6 +141,7 @@ static enum status load_state(struct run *run) {
     TRY(checkpoint_integer(state, "step", 0, run->settings->optimizer.steps, &run->optimizer->done));
     TRY(checkpoint_number(state, "kl_sum", &run->kl_sum));
     TRY(checkpoint_integer(state, "kl_steps", 0, INT64_MAX, &run->kl_steps));
+    TRY(checkpoint_doubles(state, "relaxed", &run->relaxed.kl_x, 3));
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         if (!w->grid) continue;
@@ -168,7 +175,7 @@ static enum status optimize(struct run *run) {
         run->kl_steps++;
         int64_t done = run->optimizer->done;
         progress_update(progress, done, "KL %.4f", kl);
-        if (s->report_every && done % s->report_every == 0) TRY(report(run));
+        if ((s->report_every && done % s->report_every == 0) || done == s->optimizer.finish_from) TRY(report(run));
         if (done % s->checkpoint_every == 0 && done < s->optimizer.steps) TRY(save_state(run));
     }
 done:
@@ -222,6 +229,7 @@ static enum status describe(const struct program_common *common, const struct ru
         record_number(record, "clamp", o->clamp);
         record_number(record, "lr", o->rate);
         record_number(record, "weight_decay", o->decay);
+        record_integer(record, "finish_from", o->finish_from);
         record_integer(record, "report_every", s->report_every);
         for (int i = 0; i < s->n_calibration; i++) {
             char key[32];
@@ -272,11 +280,8 @@ static enum status summarize(struct run *run, const struct quality *nearest, dou
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
     struct record *result = run_folder_result(run->folder);
-    struct quality rounded, at_x;
-    double integral = 0;
+    struct quality rounded;
     TRY(measure(run, WEIGHT_ROUNDED, &rounded));
-    TRY(measure(run, WEIGHT_INTERPOLATED, &at_x));
-    TRY(rounding_fraction_integral(run->rounding, &integral));
     record_string(result, "method", s->method == METHOD_RTN ? "rtn" : "discquant");
     record_integer(result, "bits", s->bits);
     record_integer(result, "group_size", s->group_size);
@@ -290,8 +295,11 @@ static enum status summarize(struct run *run, const struct quality *nearest, dou
     record_number(result, "perplexity", rounded.perplexity);
     record_number(result, "perplexity_original", rounded.perplexity_original);
     record_number(result, "top1_agreement", rounded.agreement);
-    if (s->method == METHOD_DISCQUANT) record_number(result, "kl_x", at_x.kl);
-    record_number(result, "fraction_integral", s->method == METHOD_RTN ? 1 : integral);
+    if (s->method == METHOD_DISCQUANT) {
+        record_number(result, "kl_x", run->relaxed.kl_x);
+        record_number(result, "kl_x_rounded", run->relaxed.kl_rounded);
+    }
+    record_number(result, "fraction_integral", s->method == METHOD_RTN ? 1 : run->relaxed.integral);
     record_number(result, "kl_rtn", nearest->kl);
     record_number(result, "perplexity_rtn", nearest->perplexity);
     record_number(result, "seconds", run_folder_seconds(run->folder));
@@ -330,7 +338,7 @@ done:
 
 enum status discquant_run(const struct program_common *common, const struct run_settings *settings) {
     enum status status = STATUS_OK;
-    struct run run = {.common = common, .settings = settings};
+    struct run run = {.common = common, .settings = settings, .relaxed = {NAN, NAN, NAN}};
     struct record *about = record_new();
     TRY(describe(common, settings, about));
     TRY(program_run_folder(common, about, &run.folder));

@@ -2,7 +2,9 @@
 //
 //   OUT/model/         the rounded model as a Hugging Face folder
 //   OUT/result.json    method, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
-//                      perplexity_original, top1_agreement, fraction_integral, kl_rtn, perplexity_rtn, …
+//                      perplexity_original, top1_agreement, kl_rtn, perplexity_rtn, …; for discquant also kl_x,
+//                      kl_x_rounded and fraction_integral: of x as the optimization of (4) left it and of its rounding to
+//                      nearest, before the steps on the rounded network
 //   OUT/metrics.jsonl  a line per report: step, learning_rate, kl_calibration (mean since the last line), kl_x and
 //                      kl_rounded on the validation windows, fraction_integral
 #ifndef DQ_DISCQUANT_RUN_H
