@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small tokenizers and what Hugging Face `tokenizers` makes of many strings with them.
 
-Made with Python 3.11, tokenizers 0.23.3, transformers 5.23.0 (for --shared), numpy 2.4.6.
+Made with Python 3.11, tokenizers 0.23.3, sentencepiece 0.2.3 (for --shared).
 
     python tests/golden/make_tokenizers.py                      writes tests/golden/tokenizers/
     python tests/golden/make_tokenizers.py --shared ../shared   also tokenizers/shared.txt, of files that are not here
@@ -269,11 +269,28 @@ def gpt2_tokenizer(folder):
     return Tokenizer.from_str(json.dumps(build(model, pre_tokenizer=dict(BYTE_LEVEL, use_regex=True), decoder=BYTE_LEVEL)))
 
 
+def llama2_tokenizer(path):
+    """SentencePiece's BPE as merges: the pieces by falling score, each with all its ways into two, longest left part first."""
+    import sentencepiece
+    pieces = sentencepiece.SentencePieceProcessor(model_file=path)
+    vocab = {pieces.id_to_piece(i): i for i in range(pieces.vocab_size())}
+    normal = [i for i in range(pieces.vocab_size()) if not (pieces.is_byte(i) or pieces.is_control(i) or pieces.is_unknown(i))]
+    merges = []
+    for i in sorted(normal, key=lambda i: -pieces.get_score(i)):
+        piece = pieces.id_to_piece(i)
+        for n in range(len(piece) - 1, 0, -1):
+            if piece[:n] in vocab and piece[n:] in vocab: merges.append((piece[:n], piece[n:]))
+    model = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab, "merges": merges}
+    unk = [AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")]
+    return Tokenizer.from_str(json.dumps(build(model, unk, lambda ids: template(["<s>"], [], ids), normalizer=LLAMA2_NORMAL,
+                                               decoder=LLAMA2_DECODE)))
+
+
 def shared_lines(shared):
-    from transformers import AutoTokenizer  # noqa: F401  (its version is part of the header)
     texts = ["data/tinystories/valid.txt", "data/wikitext-2/wiki.test.raw", "data/tinyshakespeare/input.txt"]
     tokenizers = {"stories260K": Tokenizer.from_file(os.path.join(shared, "models/stories260K/tokenizer.json")),
-                  "gpt2": gpt2_tokenizer(os.path.join(shared, "tokenizers/gpt2"))}
+                  "gpt2": gpt2_tokenizer(os.path.join(shared, "tokenizers/gpt2")),
+                  "llama-2": llama2_tokenizer(os.path.join(shared, "tokenizers/llama-2/tokenizer.model"))}
     for name, tok in tokenizers.items():
         for text in texts:
             ids = tok.encode(open(os.path.join(shared, text), encoding="utf-8", newline="").read()).ids

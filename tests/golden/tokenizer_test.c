@@ -208,6 +208,124 @@ static void gpt2_equals_hugging_face_on_whole_texts(void **state) {
     digests_check("gpt2", gpt2_open());
 }
 
+// ---- Llama 2: SentencePiece's file (protobuf) made a tokenizer.json
+
+struct piece {
+    const char *text;
+    int64_t n;
+    float score;
+    int type; // 1: an ordinary one
+};
+
+static uint64_t varint(const unsigned char **at) {
+    uint64_t value = 0;
+    for (int shift = 0;; shift += 7) {
+        value |= (uint64_t)(**at & 0x7f) << shift;
+        if (!(*(*at)++ & 0x80)) return value;
+    }
+}
+
+// The pieces are field 1 of the file, again and again; in them text is field 1, score field 2, type field 3.
+static int64_t pieces_read(const unsigned char *at, const unsigned char *end, struct piece *pieces) {
+    int64_t n = 0;
+    while (at < end) {
+        uint64_t tag = varint(&at), size = varint(&at);
+        if (tag != (1 << 3 | 2)) break; // what follows the pieces is about training
+        struct piece piece = {.type = 1};
+        for (const unsigned char *stop = at + size; at < stop;) {
+            uint64_t field = varint(&at);
+            if (field == (1 << 3 | 2)) {
+                piece.n = (int64_t)varint(&at);
+                piece.text = (const char *)at;
+                at += piece.n;
+            } else if (field == (2 << 3 | 5)) {
+                memcpy(&piece.score, at, 4);
+                at += 4;
+            } else {
+                assert_int_equal(field, 3 << 3 | 0);
+                piece.type = (int)varint(&at);
+            }
+        }
+        pieces[n++] = piece;
+    }
+    return n;
+}
+
+static char *quoted(char *to, const char *text, int64_t n) {
+    *to++ = '"';
+    for (int64_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20)
+            to += sprintf(to, "\\u%04x", c);
+        else if (c == '"' || c == '\\')
+            *to++ = '\\', *to++ = (char)c;
+        else
+            *to++ = (char)c;
+    }
+    *to++ = '"';
+    return to;
+}
+
+// Every way to put a piece together out of two others is a merge, longest left part first; better pieces, which stand
+// before worse ones, come first.
+static char *merges_put(char *to, const struct piece *pieces, int64_t n, const struct tokenizer *vocab) {
+    float last = INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        const struct piece *piece = &pieces[i];
+        if (piece->type != 1) continue;
+        assert_true(piece->score <= last);
+        last = piece->score;
+        for (int64_t cut = piece->n - 1; cut > 0; cut--) {
+            if (((unsigned char)piece->text[cut] & 0xc0) == 0x80) continue;
+            char left[256], right[256];
+            snprintf(left, sizeof left, "%.*s", (int)cut, piece->text);
+            snprintf(right, sizeof right, "%.*s", (int)(piece->n - cut), piece->text + cut);
+            if (tokenizer_id(vocab, left) < 0 || tokenizer_id(vocab, right) < 0) continue;
+            *to++ = ',', *to++ = '[';
+            to = quoted(to, left, cut);
+            *to++ = ',';
+            to = quoted(to, right, piece->n - cut);
+            *to++ = ']';
+        }
+    }
+    return to;
+}
+
+static void llama2_equals_hugging_face_on_whole_texts(void **state) {
+    (void)state;
+    static const char rest[] =
+        "],\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true},"
+        "\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true,\"normalized\":false}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"▁\"}]},"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+        "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}";
+    char path[4096];
+    size_t n_bytes = 0;
+    char *model = files_bytes(check_shared("tokenizers/llama-2/tokenizer.model", path, sizeof path), &n_bytes);
+    struct piece *pieces = mem_new(100000, sizeof *pieces);
+    int64_t n = pieces_read((const unsigned char *)model, (const unsigned char *)model + n_bytes, pieces);
+    assert_int_equal(n, 32000);
+    char *json = mem_new(20000000, 1), *to = json + sprintf(json, "{\"model\":{\"type\":\"BPE\",\"vocab\":{"), *behind;
+    for (int64_t i = 0; i < n; i++) {
+        if (i > 0) *to++ = ',';
+        to = quoted(to, pieces[i].text, pieces[i].n);
+        to += sprintf(to, ":%d", (int)i);
+    }
+    struct tokenizer *vocab = NULL, *t = NULL;
+    behind = to + sprintf(to, "},\"merges\":[");
+    strcpy(behind, "]}}");
+    check_ok(tokenizer_parse(json, (int64_t)strlen(json), "llama-2", &vocab));
+    strcpy(merges_put(behind, pieces, n, vocab), rest);
+    behind[0] = ' '; // the first comma
+    check_ok(tokenizer_parse(json, (int64_t)strlen(json), "llama-2", &t));
+    digests_check("llama-2", t);
+    tokenizer_free(vocab);
+    free(model);
+    free(pieces);
+    free(json);
+}
+
 #define SAME(name)                                                                                                     \
     { "equals_hugging_face_for_" name, equals_hugging_face, NULL, NULL, (void *)(uintptr_t)name }
 
@@ -228,6 +346,7 @@ int main(void) {
         SAME("vanishing"),  // no unk_token
         cmocka_unit_test(stories260k_equals_hugging_face_on_whole_texts),
         cmocka_unit_test(gpt2_equals_hugging_face_on_whole_texts),
+        cmocka_unit_test(llama2_equals_hugging_face_on_whole_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
