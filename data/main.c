@@ -33,7 +33,7 @@ static const struct argp_option tokenize_flags[] = {
     {"decode", 'd', NULL, 0, "turn token ids, separated by white space, into text", 0},
     {"no-special", 'n', NULL, 0, "do not put BOS and the like around the text; with --decode: leave special tokens out",
      0},
-    {"count", 'c', NULL, 0, "print only how many tokens and bytes there are", 0},
+    {"count", 'c', NULL, 0, "print only how many tokens and bytes there are, and the seconds it took", 0},
     {0},
 };
 

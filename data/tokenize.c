@@ -1,5 +1,6 @@
 #include "data/tokenize.h"
 
+#include "core/base/clock.h"
 #include "core/base/mem.h"
 #include "data/buffer.h"
 #include "data/file.h"
@@ -55,13 +56,18 @@ done:
     return status;
 }
 
+static void count_print(FILE *out, int64_t n_tokens, int64_t n_bytes, double seconds) {
+    fprintf(out, "%lld tokens, %lld bytes, %.6f s\n", (long long)n_tokens, (long long)n_bytes, seconds);
+}
+
 static enum status encode_print(const struct tokenize_options *options, const struct tokenizer *t,
                                 const struct buffer *input, FILE *out) {
     enum status status = STATUS_OK;
     struct token_list list = {0};
+    double start = clock_seconds();
     TRY(tokenizer_encode(t, input->bytes, input->n_bytes, !options->no_special, &list));
     if (options->count) {
-        fprintf(out, "%lld tokens, %lld bytes\n", (long long)list.n_tokens, (long long)input->n_bytes);
+        count_print(out, list.n_tokens, input->n_bytes, clock_seconds() - start);
     } else {
         for (int64_t i = 0; i < list.n_tokens; i++) fprintf(out, "%s%d", i ? " " : "", (int)list.tokens[i]);
         fputc('\n', out);
@@ -78,11 +84,12 @@ static enum status decode_print(const struct tokenize_options *options, const st
     char *text = NULL;
     int64_t n_bytes = 0;
     const char *where = options->input ? options->input : "stdin";
+    double start = clock_seconds();
     TRY(ids_read(input, where, tokenizer_vocab_size(t), &ids));
     int64_t n = ids.n_bytes / (int64_t)sizeof(int32_t);
     TRY(tokenizer_decode(t, (const int32_t *)(void *)ids.bytes, n, options->no_special, &text, &n_bytes));
     if (options->count)
-        fprintf(out, "%lld tokens, %lld bytes\n", (long long)n, (long long)n_bytes);
+        count_print(out, n, n_bytes, clock_seconds() - start);
     else
         fwrite(text, 1, (size_t)n_bytes, out);
 done:

@@ -266,15 +266,20 @@ static char *quoted(char *to, const char *text, int64_t n) {
     return to;
 }
 
-// Every way to put a piece together out of two others is a merge, longest left part first; better pieces, which stand
-// before worse ones, come first.
+static int score_order(const void *a, const void *b) {
+    const struct piece *x = *(const struct piece *const *)a, *y = *(const struct piece *const *)b;
+    return x->score != y->score ? (x->score < y->score) - (x->score > y->score) : (x > y) - (x < y);
+}
+
+// Every way to put a piece together out of two others is a merge: pieces of higher score first, longest left part first.
 static char *merges_put(char *to, const struct piece *pieces, int64_t n, const struct tokenizer *vocab) {
-    float last = INFINITY;
-    for (int64_t i = 0; i < n; i++) {
-        const struct piece *piece = &pieces[i];
-        if (piece->type != 1) continue;
-        assert_true(piece->score <= last);
-        last = piece->score;
+    const struct piece **sorted = mem_new((size_t)n, sizeof *sorted);
+    int64_t n_sorted = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (pieces[i].type == 1) sorted[n_sorted++] = &pieces[i];
+    qsort(sorted, (size_t)n_sorted, sizeof *sorted, score_order);
+    for (int64_t i = 0; i < n_sorted; i++) {
+        const struct piece *piece = sorted[i];
         for (int64_t cut = piece->n - 1; cut > 0; cut--) {
             if (((unsigned char)piece->text[cut] & 0xc0) == 0x80) continue;
             char left[256], right[256];
@@ -288,6 +293,7 @@ static char *merges_put(char *to, const struct piece *pieces, int64_t n, const s
             *to++ = ']';
         }
     }
+    free(sorted);
     return to;
 }
 
