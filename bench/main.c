@@ -1,5 +1,6 @@
 // discquant-bench: how good and how fast.
 #include "bench/perplexity.h"
+#include "bench/speed.h"
 
 #include "core/base/mem.h"
 #include "core/nn/generate.h"
@@ -117,6 +118,30 @@ done:
     return status;
 }
 
+// ---- speed ----
+
+static struct speed_settings speed = {.seconds = 10};
+
+static const struct argp_option speed_options[] = {
+    {"seconds", 's', "S", 0, "time per case (default: 10)", 0},
+    {0},
+};
+
+static error_t speed_parse(int key, char *arg, struct argp_state *state) {
+    struct speed_settings *s = state->input;
+    switch (key) {
+    case 's': s->seconds = args_integer("--seconds", arg, 1, 3600); return 0;
+    case ARGP_KEY_ARG:
+        if (!speed_has_case(arg)) args_fail("'%s': must be step-stories260K or step-medium", arg);
+        if (s->n_cases == sizeof s->cases / sizeof *s->cases) args_fail("'%s': too many cases", arg);
+        s->cases[s->n_cases++] = arg;
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status run_speed(const struct program_common *common, void *input) { return speed_run(common, input); }
+
 int main(int argc, char **argv) {
     static const struct command commands[] = {
         {.name = "eval",
@@ -136,6 +161,15 @@ int main(int argc, char **argv) {
          .common = COMMON_THREADS | COMMON_DEVICE,
          .run = generate_run,
          .settings = &generate_settings},
+        {.name = "speed",
+         .doc = "Times a DiscQuant step on random weights, as a share of the machine's cblas_sgemm.\v"
+                "Prints one JSON line per case: step-stories260K, step-medium.",
+         .args_doc = "[CASE...]",
+         .options = speed_options,
+         .parse = speed_parse,
+         .common = COMMON_THREADS,
+         .run = run_speed,
+         .settings = &speed},
         {0},
     };
     return program_main_commands("discquant-bench", "Measures models and kernels.", commands, argc, argv);

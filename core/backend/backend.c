@@ -33,6 +33,11 @@ void backend_close(struct backend *backend) {
     free(backend);
 }
 
+static bool is_product(enum op op) {
+    return op == OP_matmul || op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent ||
+           op == OP_attention_cached;
+}
+
 enum status backend_run(struct backend *backend, const struct op_call *call) {
     const struct op_info *info = &op_infos[call->op];
     const char *wrong = info->check(call);
@@ -40,6 +45,7 @@ enum status backend_run(struct backend *backend, const struct op_call *call) {
     struct op_cost cost = op_cost(call);
     backend->cost.flops += cost.flops;
     backend->cost.bytes += cost.bytes;
+    if (is_product(call->op)) backend->product_flops += cost.flops;
     backend->calls[call->op]++;
     if (backend->dry) return STATUS_OK;
     op_kernel *kernel = backend->fns->kernels[call->op];

@@ -39,7 +39,8 @@ struct backend {
     const struct backend_fns *fns;
     void *state;              // the backend's own
     bool dry;                 // plan only: ops are checked and counted, nothing is computed
-    struct op_cost cost;      // sum over all calls since the last reset
+    struct op_cost cost;      // sum over all calls
+    double product_flops;     // the part of cost.flops in products and attention
     double seconds[OP_COUNT]; // time per op, kept while `timing` is set (synchronous)
     int64_t calls[OP_COUNT];
     bool timing;

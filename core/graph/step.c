@@ -108,7 +108,10 @@ enum status step_take(struct step *step, enum dtype dtype, int64_t rows, int64_t
             struct chunk *last = &step->chunks[--step->n_chunks];
             if (last->data) step->backend->fns->buffer_free(step->backend, last->data);
         }
-        enum status status = chunk_add(step, bytes > CHUNK_LEAST ? bytes : CHUNK_LEAST);
+        // Twice as much each time, so that pieces stay few; a plan has room for anything.
+        int64_t size = step->backend->dry ? INT64_MAX / 2 : CHUNK_LEAST;
+        for (int64_t i = 0; i < step->n_chunks && !step->backend->dry; i++) size += step->chunks[i].size;
+        enum status status = chunk_add(step, bytes > size ? bytes : size);
         if (status != STATUS_OK) return status;
     }
     char *data = step->chunks[top->chunk].data;
@@ -302,13 +305,12 @@ done:
 enum status step_plan(struct backend *backend, step_body *body, void *context, int64_t *bytes) {
     REQUIRE(!backend->dry, "plans do not nest");
     struct step *step = NULL;
-    struct op_cost cost = backend->cost;
+    struct backend before = *backend;
     backend->dry = true;
     enum status status = step_new(backend, &step);
     if (status == STATUS_OK) status = body(step, context);
     if (status == STATUS_OK) *bytes = step->peak;
     step_free(step);
-    backend->dry = false;
-    backend->cost = cost;
+    *backend = before;
     return status;
 }
