@@ -9,9 +9,18 @@
 
 enum { BATCH = 4, SEQ_LEN = 16, VOCAB = 40, STEPS = 12 };
 
-static const struct transformer_config config = {
-    .architecture = ARCHITECTURE_LLAMA, .hidden = 32, .intermediate = 44, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 8,
-    .vocab = VOCAB, .max_positions = 64, .rms_eps = 1e-5, .rope = {.theta = 100}, .bos = -1};
+static const struct transformer_config config = {.architecture = ARCHITECTURE_LLAMA,
+                                                 .hidden = 32,
+                                                 .intermediate = 44,
+                                                 .layers = 2,
+                                                 .heads = 4,
+                                                 .kv_heads = 2,
+                                                 .head_dim = 8,
+                                                 .vocab = VOCAB,
+                                                 .max_positions = 64,
+                                                 .rms_eps = 1e-5,
+                                                 .rope = {.theta = 100},
+                                                 .bos = -1};
 
 struct setting {
     struct backend *backend;
@@ -21,8 +30,15 @@ struct setting {
     struct optimizer *optimizer;
 };
 
-static const struct optimizer_options defaults = {
-    .steps = STEPS, .warmup = 3, .batch = BATCH, .seq_len = SEQ_LEN, .lambda = 200, .clamp = 1, .rate = 0.1, .strength = 1, .finish_from = 8};
+static const struct optimizer_options defaults = {.steps = STEPS,
+                                                  .warmup = 3,
+                                                  .batch = BATCH,
+                                                  .seq_len = SEQ_LEN,
+                                                  .lambda = 200,
+                                                  .clamp = 1,
+                                                  .rate = 0.1,
+                                                  .strength = 1,
+                                                  .finish_from = 8};
 
 static void setting_open(struct setting *s, int64_t group_size, const struct optimizer_options *options) {
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
@@ -80,8 +96,10 @@ static void a_run_has_the_same_bits_for_any_number_of_threads(void **state) {
         float *x = all_x(&s);
         bytes = (size_t)s.rounding->weights * sizeof *x;
         if (first) assert_memory_equal(x, first, bytes);
-        if (first) free(x);
-        else first = x;
+        if (first)
+            free(x);
+        else
+            first = x;
         setting_close(&s);
     }
     free(first);
