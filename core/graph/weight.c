@@ -39,7 +39,8 @@ static enum status product_grad(struct step *step, struct view dy, struct view x
 
 enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
                              struct view grad, bool accumulate) {
-    if (weight->form == WEIGHT_STORED || weight->form == WEIGHT_STRAIGHT) return product_grad(step, dy, x, grad, accumulate);
+    if (weight->form == WEIGHT_STORED || weight->form == WEIGHT_STRAIGHT)
+        return product_grad(step, dy, x, grad, accumulate);
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view value_grad;

@@ -38,10 +38,12 @@ static double number(const json_t *object, const char *key) {
     return json_number_value(json_object_get(object, key));
 }
 
-static struct evaluation *measure(struct stories *s, int64_t seq_len, int64_t windows, enum weight_form form, bool compare) {
+static struct evaluation *measure(struct stories *s, int64_t seq_len, int64_t windows, enum weight_form form,
+                                  bool compare) {
     struct evaluation *e = NULL;
     struct evaluate_options options = {.form = form, .reference = compare ? s->model->transformer : NULL};
-    check_ok(evaluate(s->model->transformer, s->model->step, corpus_window(s->corpus, seq_len, 0), windows, seq_len, &options, &e));
+    check_ok(evaluate(s->model->transformer, s->model->step, corpus_window(s->corpus, seq_len, 0), windows, seq_len,
+                      &options, &e));
     return e;
 }
 
@@ -58,7 +60,8 @@ static void loss_equals_an_independent_forward_pass(void **state) {
         assert_int_equal(windows, json_integer_value(json_object_get(want, "windows")));
         struct evaluation *e = measure(&s, lengths[k], windows, WEIGHT_STORED, false);
         for (size_t w = 0; w < 8; w++)
-            check_near(e->loss[w], json_number_value(json_array_get(json_object_get(want, "first_losses"), w)), 1e-5, 0);
+            check_near(e->loss[w], json_number_value(json_array_get(json_object_get(want, "first_losses"), w)), 1e-5,
+                       0);
         check_near(evaluation_mean(e, e->loss, NULL), number(want, "mean_all"), 1e-6, 0);
         evaluation_free(e);
     }
@@ -74,12 +77,14 @@ static void greedy_text_is_what_the_model_is_known_to_say(void **state) {
     int32_t bos = (int32_t)json_integer_value(json_array_get(want, 0)), *tokens = mem_new((size_t)n, sizeof *tokens);
     check_ok(generate(s.model->transformer, s.model->step, &bos, 1, n, NULL, NULL, tokens, &made));
     assert_int_equal(made, n);
-    for (int64_t i = 0; i < n; i++) assert_int_equal(tokens[i], json_integer_value(json_array_get(want, (size_t)i + 1)));
+    for (int64_t i = 0; i < n; i++)
+        assert_int_equal(tokens[i], json_integer_value(json_array_get(want, (size_t)i + 1)));
     char *text = NULL;
     int64_t n_bytes;
     check_ok(tokenizer_decode(s.model->tokenizer, tokens, n, true, &text, &n_bytes));
-    const char *known = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
-                        "a big, red ball. She wanted to play with it, but it was too high.";
+    const char *known =
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
+        "a big, red ball. She wanted to play with it, but it was too high.";
     assert_memory_equal(text, known, strlen(known));
     mem_buffer_free(text);
     free(tokens);
