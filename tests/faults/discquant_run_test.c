@@ -4,6 +4,8 @@
 #include "core/base/rng.h"
 #include "data/json.h"
 
+#include <sys/resource.h>
+
 #define PROGRAM "discquant/discquant"
 
 struct inputs {
@@ -19,9 +21,34 @@ static void inputs_open(struct inputs *in) {
 
 // The command line of a small run into FOLDER/name; `more` is one more option or NULL.
 static void arguments(const struct inputs *in, const char *name, const char *more, const char *args[40]) {
-    const char *fixed[] = {"--model", in->model, "--calibration", in->train, "--validation", in->valid, "--bits", "3", "--seq-len", "64",
-                           "--batch-size", "2", "--steps", "12", "--warmup", "2", "--samples", "7", "--validation-samples", "2",
-                           "--report-every", "3", "--checkpoint-every", "2", "--quiet", "--out", files_path(in->folder, name), more};
+    const char *fixed[] = {"--model",
+                           in->model,
+                           "--calibration",
+                           in->train,
+                           "--validation",
+                           in->valid,
+                           "--bits",
+                           "3",
+                           "--seq-len",
+                           "64",
+                           "--batch-size",
+                           "2",
+                           "--steps",
+                           "12",
+                           "--warmup",
+                           "2",
+                           "--samples",
+                           "7",
+                           "--validation-samples",
+                           "2",
+                           "--report-every",
+                           "3",
+                           "--checkpoint-every",
+                           "2",
+                           "--quiet",
+                           "--out",
+                           files_path(in->folder, name),
+                           more};
     int n = 0;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) args[n++] = fixed[i];
     args[n] = NULL;
@@ -47,7 +74,8 @@ static char *file_of(const struct inputs *in, const char *run_name, const char *
 
 static void check_same_model(const struct inputs *in, const char *a, const char *b) {
     size_t n_a, n_b;
-    char *bytes_a = file_of(in, a, "model/model.safetensors", &n_a), *bytes_b = file_of(in, b, "model/model.safetensors", &n_b);
+    char *bytes_a = file_of(in, a, "model/model.safetensors", &n_a),
+         *bytes_b = file_of(in, b, "model/model.safetensors", &n_b);
     assert_int_equal(n_a, n_b);
     assert_memory_equal(bytes_a, bytes_b, n_a);
     free(bytes_a);
@@ -67,7 +95,8 @@ static double result_number(const struct inputs *in, const char *run_name, const
 // Starts a run and kills it after `microseconds`.
 static void run_and_kill(const struct inputs *in, const char *name, const char *more, unsigned microseconds) {
     const char *args[40];
-    char *program = mem_format("%s/%s", getenv("DISCQUANT_BUILD") ? getenv("DISCQUANT_BUILD") : ".", PROGRAM), *argv[42] = {program};
+    char *program = mem_format("%s/%s", getenv("DISCQUANT_BUILD") ? getenv("DISCQUANT_BUILD") : ".", PROGRAM),
+         *argv[42] = {program};
     arguments(in, name, more, args);
     for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
     extern char **environ;
@@ -90,10 +119,43 @@ static void a_killed_run_resumes_to_the_same_bits(void **state) {
     struct rng rng = {.seed = 4, .stream = RNG_TEST};
     unsigned most = 60000;
     for (uint64_t k = 0; k < 12; k++, most += most / 3)
-        run_and_kill(&in, "killed", files_has(in.folder, "killed/run.json") ? "--resume" : "--force", rng_bits(rng, k) % most);
+        run_and_kill(&in, "killed", files_has(in.folder, "killed/run.json") ? "--resume" : "--force",
+                     rng_bits(rng, k) % most);
     check_done(run(&in, "killed", files_has(in.folder, "killed/run.json") ? "--resume" : "--force"));
     check_same_model(&in, "whole", "killed");
     assert_true(result_number(&in, "whole", "kl") == result_number(&in, "killed", "kl"));
+    files_remove(in.folder);
+}
+
+// A limit on the size of files stands for a full disk: writes beyond it fail in the same way.
+static struct process run_with_small_files(const struct inputs *in, const char *name, const char *more) {
+    struct rlimit before, small = {.rlim_cur = 100000, .rlim_max = RLIM_INFINITY};
+    getrlimit(RLIMIT_FSIZE, &before);
+    small.rlim_max = before.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    struct process process = run(in, name, more);
+    setrlimit(RLIMIT_FSIZE, &before);
+    return process;
+}
+
+static void a_full_disk_loses_nothing_that_was_complete(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    check_done(run(&in, "whole", NULL));
+    process_check_error(run_with_small_files(&in, "state", NULL), 1, "checkpoint");
+    process_check_error(run_with_small_files(&in, "model", "--checkpoint-every=1000"), 1, "model");
+    for (int i = 0; i < 2; i++) {
+        const char *name = i ? "model" : "state";
+        char *path = mem_format("%s/%s", in.folder, name);
+        assert_true(files_has(path, "run.json"));
+        assert_false(files_has(path, "model"));
+        assert_false(files_has(path, "result.json"));
+        check_done(run(&in, name, i ? "--force" : "--resume"));
+        check_same_model(&in, "whole", name);
+        free(path);
+    }
     files_remove(in.folder);
 }
 
@@ -104,7 +166,8 @@ static void other_settings_are_not_resumed(void **state) {
     check_done(run(&in, "run", NULL));
     process_check_error(run(&in, "run", NULL), 1, "--force");
     check_done(run(&in, "run", "--resume"));
-    char *about = mem_format("%s/run/run.json", in.folder), *text = files_bytes(about, NULL), *done = strstr(text, "\"done\"");
+    char *about = mem_format("%s/run/run.json", in.folder), *text = files_bytes(about, NULL),
+         *done = strstr(text, "\"done\"");
     assert_non_null(done);
     memcpy(done, "\"fail\"", 6); // as if it had not ended
     files_put(about, text, strlen(text));
@@ -120,8 +183,8 @@ static void reading_the_saved_model_gives_the_same_measures(void **state) {
     inputs_open(&in);
     check_done(run(&in, "run", NULL));
     char *model = mem_format("%s/run/model", in.folder);
-    struct process eval = process_call("bench/discquant-bench", "eval", "--quiet", "--model", model, "--reference", in.model, "--data", in.valid,
-                                       "--seq-len", "64", "--windows", "2");
+    struct process eval = process_call("bench/discquant-bench", "eval", "--quiet", "--model", model, "--reference",
+                                       in.model, "--data", in.valid, "--seq-len", "64", "--windows", "2");
     assert_int_equal(eval.code, 0);
     json_t *seen = json_loads(eval.out, 0, NULL);
     assert_non_null(seen);
@@ -136,6 +199,7 @@ static void reading_the_saved_model_gives_the_same_measures(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_run_resumes_to_the_same_bits),
+        cmocka_unit_test(a_full_disk_loses_nothing_that_was_complete),
         cmocka_unit_test(other_settings_are_not_resumed),
         cmocka_unit_test(reading_the_saved_model_gives_the_same_measures),
     };
