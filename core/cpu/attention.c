@@ -2,7 +2,8 @@
 //
 // Tasks (sequence, key/value head) over threads. Per block of queries and tile of keys: scores, softmax against the
 // largest score so far, output rescaled and added to. With T <= KEYS there is one tile and nothing is rescaled. Tiles that the mask
-// hides are skipped, eight queries at a time. Exponentials are the larger part of the work for narrow heads.
+// hides are skipped, eight queries at a time. Scores are in units of log(2), so that softmax is a power of two.
+// Exponentials are the larger part of the work for narrow heads.
 // Traffic: qkv read and o written once, tiles stay in cache.
 #include "core/cpu/cpu.h"
 #include "core/cpu/attention_tiles.h"
@@ -33,19 +34,17 @@ static struct buffers buffers_at(float *base, int64_t length, int64_t width) {
     return b;
 }
 
-// s_j = e^(s_j - max); the sum. n is a multiple of PANEL.
+// s_j = 2^(s_j - max); the sum. n is a multiple of PANEL.
 static float exponentials(float *s, int64_t n, float max) {
-    float sum[PANEL] = {0}, total = 0;
-    for (int64_t j = 0; j < n; j += PANEL)
-#pragma omp simd
-        for (int64_t l = 0; l < PANEL; l++) {
-            float e = exp_f32(s[j + l] - max);
-            s[j + l] = e;
-            sum[l] += e;
-        }
-#pragma omp simd reduction(+ : total)
-    for (int l = 0; l < PANEL; l++) total += sum[l];
-    return total;
+    lanes sum_a = {0}, sum_b = {0};
+    for (int64_t j = 0; j < n; j += 2 * LANES) {
+        lanes a = lanes_exp2(lanes_load(s + j) - max), b = lanes_exp2(lanes_load(s + j + LANES) - max);
+        lanes_store(s + j, a);
+        lanes_store(s + j + LANES, b);
+        sum_a += a;
+        sum_b += b;
+    }
+    return lanes_sum(sum_a + sum_b);
 }
 
 // Eight rows of scores [8, n] become probabilities relative to max; out is brought to the new maximum.
@@ -58,10 +57,10 @@ static void soften(const struct attention_params *p, int64_t query, int64_t base
             continue;
         }
         fill_outside(s, seen, n, -INFINITY);
-        float largest = max_f32(s, n), before = max[i];
+        float largest = row_max(s, n), before = max[i];
         if (largest < before) largest = before;
         if (before != -INFINITY && largest > before) {
-            float shrink = exp_f32(before - largest);
+            float shrink = exp2_f32(before - largest);
             sum[i] *= shrink;
             for (int64_t e = 0; e < width; e++) out[e] *= shrink;
         }
@@ -70,11 +69,12 @@ static void soften(const struct attention_params *p, int64_t query, int64_t base
     }
 }
 
-static void query_block(const struct op_call *call, struct buffers b, struct head q, int64_t first, int64_t h, int64_t width) {
+static void query_block(const struct op_call *call, struct buffers b, struct head q, int64_t first, int64_t h,
+                        int64_t width) {
     const struct attention_params *p = &call->params.attention;
     int64_t n = min_i64(QUERIES, p->seq_len - first), last = first + n;
     float max[QUERIES], sum[QUERIES];
-    pack_rows(q, first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_rows(q, first, n, QUERIES, width, (float)(p->scale * LOG2_E), b.rows);
     pack_eights(b.rows, QUERIES, width, b.eights);
     for (int64_t i = 0; i < QUERIES; i++) max[i] = -INFINITY, sum[i] = 0;
     for (int64_t i = 0; i < QUERIES * width; i++) b.out[i] = 0;
@@ -91,7 +91,7 @@ static void query_block(const struct op_call *call, struct buffers b, struct hea
     for (int64_t i = 0; i < n; i++) {
         float *to = head_row(o, first + i), inverse = 1 / sum[i];
         for (int64_t e = 0; e < p->head_dim; e++) to[e] = b.out[i * width + e] * inverse;
-        view_f32(call->out[1], q.row + first + i)[h] = max[i] + logf(sum[i]);
+        view_f32(call->out[1], q.row + first + i)[h] = (float)((double)max[i] * LOG_2) + logf(sum[i]);
     }
 }
 
@@ -110,15 +110,18 @@ static void task(const struct op_call *call, struct buffers b, int64_t row, int6
 enum status cpu_attention(struct backend *backend, const struct op_call *call) {
     (void)backend;
     const struct attention_params *p = &call->params.attention;
-    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL), width = round_up(p->head_dim, 8);
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
+            width = round_up(p->head_dim, 8);
     int64_t floats = round_up(buffer_floats(length, width), 16);
     void *scratch = NULL;
-    enum status status = mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
+    enum status status =
+        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < sequences; b++)
         for (int64_t kv = 0; kv < p->kv_heads; kv++)
-            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv, width);
+            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv,
+                 width);
     mem_buffer_free(scratch);
     return STATUS_OK;
 }

@@ -3,6 +3,7 @@
 // One thread per (query, head); scores of the row in scratch, then softmax, then the weighted sum of values. Traffic: the
 // visible part of the cache once per query and query head.
 #include "core/cpu/cpu.h"
+#include "core/cpu/lanes.h"
 #include "core/cpu/parts.h"
 #include "core/cpu/vector_math.h"
 
@@ -13,7 +14,7 @@
 
 // s [n]: scores on entry, e^(s - max) on return; the sum is returned.
 static float exponentials(float *s, int64_t n) {
-    float max = max_f32(s, n), sum = 0;
+    float max = row_max(s, n), sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
         s[j] = exp_f32(s[j] - max);

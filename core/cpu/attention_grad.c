@@ -1,4 +1,5 @@
-// attention_grad on the CPU, in tiles (attention_tiles.h). Probabilities are recomputed from the saved lse:
+// attention_grad on the CPU, in tiles (attention_tiles.h). Probabilities are recomputed from the saved lse, as powers
+// of two of scores in units of log(2):
 //
 //   P = e^(S - lse), S = scale Q K^T      dP = dO V^T        dS = P (dP - delta), delta_i = sum_e do_ie o_ie
 //   dV += P^T dO                          dQ = scale dS K    dK += dS^T (scale Q)
@@ -41,13 +42,11 @@ static void differentiate(const struct attention_params *p, int64_t query, int64
         struct seen seen = seen_in_tile(p, query + i, base, n);
         fill_outside(s, seen, n, -INFINITY);
         float lse_i = lse[i], delta_i = delta[i];
-        for (int64_t j = 0; j < n; j += PANEL)
-#pragma omp simd
-            for (int64_t l = j; l < j + PANEL; l++) {
-                float e = exp_f32(s[l] - lse_i);
-                s[l] = e;
-                dp[l] = e * (dp[l] - delta_i);
-            }
+        for (int64_t j = 0; j < n; j += LANES) {
+            lanes e = lanes_exp2(lanes_load(s + j) - lse_i);
+            lanes_store(s + j, e);
+            lanes_store(dp + j, e * (lanes_load(dp + j) - delta_i));
+        }
     }
 }
 
@@ -74,19 +73,21 @@ static void query_tile(const struct attention_params *p, struct buffers b, int64
     weigh_columns(b.dscores, b.queries, width, keys, n, b.dkeys + at);
 }
 
-static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first, int64_t width) {
+static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first,
+                        int64_t width) {
     const struct attention_params *p = &call->params.attention;
     int64_t d = p->head_dim, n = min_i64(QUERIES, p->seq_len - first);
     struct head q = head_at(call->in[0], row, h, d), o = head_at(call->in[1], row, h, d);
     struct head dout = head_at(call->in[3], row, h, d), dq = head_at(call->out[0], row, h, d);
     float lse[QUERIES] = {0}, delta[QUERIES] = {0};
-    pack_rows(q, first, n, QUERIES, width, (float)p->scale, b.queries);
+    pack_rows(q, first, n, QUERIES, width, (float)(p->scale * LOG2_E), b.queries);
     pack_eights(b.queries, QUERIES, width, b.query_eights);
+    pack_rows(q, first, n, QUERIES, width, (float)p->scale, b.queries);
     pack_rows(dout, first, n, QUERIES, width, 1, b.dout);
     pack_eights(b.dout, QUERIES, width, b.dout_eights);
     for (int64_t i = 0; i < QUERIES * width; i++) b.dqueries[i] = 0;
     for (int64_t i = 0; i < n; i++) {
-        lse[i] = view_f32(call->in[2], row + first + i)[h];
+        lse[i] = (float)((double)view_f32(call->in[2], row + first + i)[h] * LOG2_E);
         delta[i] = dot_f32(head_row(dout, first + i), head_row(o, first + i), d);
     }
     for (int64_t base = first_key(p, first) / PANEL * PANEL; base < first + n; base += KEYS)
@@ -122,15 +123,18 @@ static void task(const struct op_call *call, struct buffers b, int64_t row, int6
 enum status cpu_attention_grad(struct backend *backend, const struct op_call *call) {
     (void)backend;
     const struct attention_params *p = &call->params.attention;
-    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL), width = round_up(p->head_dim, 8);
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
+            width = round_up(p->head_dim, 8);
     int64_t floats = round_up(buffer_floats(length, width), 16);
     void *scratch = NULL;
-    enum status status = mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
+    enum status status =
+        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < sequences; b++)
         for (int64_t kv = 0; kv < p->kv_heads; kv++)
-            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv, width);
+            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv,
+                 width);
     mem_buffer_free(scratch);
     return STATUS_OK;
 }

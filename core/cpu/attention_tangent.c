@@ -39,33 +39,34 @@ static void differentiate(const struct attention_params *p, int64_t query, int64
     for (int64_t i = 0; i < 8; i++, s += SCORES_STRIDE, sd += SCORES_STRIDE) {
         struct seen seen = seen_in_tile(p, query + i, base, n);
         fill_outside(s, seen, n, -INFINITY);
-        float sum[PANEL] = {0}, lse_i = lse[i];
-        for (int64_t j = 0; j < n; j += PANEL)
-#pragma omp simd
-            for (int64_t l = 0; l < PANEL; l++) {
-                float e = exp_f32(s[j + l] - lse_i);
-                s[j + l] = e;
-                sd[j + l] *= e;
-                sum[l] += sd[j + l];
-            }
-        for (int l = 0; l < PANEL; l++) mean[i] += sum[l];
+        lanes sum = {0};
+        float lse_i = lse[i], unit = (float)LOG_2; // sd too is in units of log(2)
+        for (int64_t j = 0; j < n; j += LANES) {
+            lanes e = lanes_exp2(lanes_load(s + j) - lse_i), w = e * lanes_load(sd + j) * unit;
+            lanes_store(s + j, e);
+            lanes_store(sd + j, w);
+            sum += w;
+        }
+        mean[i] += lanes_sum(sum);
     }
 }
 
-static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first, int64_t width) {
+static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first,
+                        int64_t width) {
     const struct attention_params *p = &call->params.attention;
     int64_t d = p->head_dim, n = min_i64(QUERIES, p->seq_len - first), last = first + n;
     struct head o = head_at(call->in[1], row, h, d), od = head_at(call->out[0], row, h, d);
     float lse[QUERIES] = {0}, mean[QUERIES] = {0};
-    pack_rows(head_at(call->in[0], row, h, d), first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_rows(head_at(call->in[0], row, h, d), first, n, QUERIES, width, (float)(p->scale * LOG2_E), b.rows);
     pack_eights(b.rows, QUERIES, width, b.eights);
-    pack_rows(head_at(call->in[3], row, h, d), first, n, QUERIES, width, (float)p->scale, b.rows);
+    pack_rows(head_at(call->in[3], row, h, d), first, n, QUERIES, width, (float)(p->scale * LOG2_E), b.rows);
     pack_eights(b.rows, QUERIES, width, b.deights);
-    for (int64_t i = 0; i < n; i++) lse[i] = view_f32(call->in[2], row + first + i)[h];
+    for (int64_t i = 0; i < n; i++) lse[i] = (float)((double)view_f32(call->in[2], row + first + i)[h] * LOG2_E);
     for (int64_t i = 0; i < QUERIES * width; i++) b.out[i] = 0;
     for (int64_t base = first_key(p, first) / PANEL * PANEL; base < last; base += KEYS)
         for (int64_t i = 0; i < QUERIES; i += 8) {
-            int64_t keys = min_i64(min_i64(first + i + 8, last) - base, KEYS), padded = round_up(keys, PANEL), at = base * width;
+            int64_t keys = min_i64(min_i64(first + i + 8, last) - base, KEYS), padded = round_up(keys, PANEL),
+                    at = base * width;
             if (keys <= 0 || i >= n) continue;
             float *s = b.probabilities + i * SCORES_STRIDE, *sd = b.dscores + i * SCORES_STRIDE;
             score_rows(b.eights + i * width, b.key_panels + at, width, padded, s, false);
@@ -99,15 +100,18 @@ static void task(const struct op_call *call, struct buffers b, int64_t row, int6
 enum status cpu_attention_tangent(struct backend *backend, const struct op_call *call) {
     (void)backend;
     const struct attention_params *p = &call->params.attention;
-    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL), width = round_up(p->head_dim, 8);
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
+            width = round_up(p->head_dim, 8);
     int64_t floats = round_up(buffer_floats(length, width), 16);
     void *scratch = NULL;
-    enum status status = mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
+    enum status status =
+        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < sequences; b++)
         for (int64_t kv = 0; kv < p->kv_heads; kv++)
-            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv, width);
+            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv,
+                 width);
     mem_buffer_free(scratch);
     return STATUS_OK;
 }

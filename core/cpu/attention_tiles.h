@@ -14,6 +14,7 @@
 #ifndef DQ_CORE_CPU_ATTENTION_TILES_H
 #define DQ_CORE_CPU_ATTENTION_TILES_H
 
+#include "core/cpu/lanes.h"
 #include "core/cpu/parts.h"
 #include "core/cpu/vector_math.h"
 #include "core/ops/op.h"
@@ -24,18 +25,6 @@ enum {
     PANEL = 32,
     SCORES_STRIDE = KEYS + 16, // rows of a tile fall into different cache sets
 };
-
-#if defined(__AVX512F__)
-enum { LANES = 16 };
-#elif defined(__AVX__)
-enum { LANES = 8 };
-#else
-enum { LANES = 4 };
-#endif
-
-// Unaligned vectors of the full and of half the register width.
-typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef float half_lanes __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -51,15 +40,19 @@ typedef float half_lanes __attribute__((vector_size(LANES * 2), aligned(4), may_
         enum { N = sizeof(vec) / sizeof(float) };                                                                      \
         vec sum[8][vectors];                                                                                           \
         UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) {                                  \
-            if (add) sum[i][j] = *(const vec *)(c + i * c_row + j * N);                                                \
-            else sum[i][j] = (vec){0};                                                                                 \
+            if (add)                                                                                                   \
+                sum[i][j] = *(const vec *)(c + i * c_row + j * N);                                                     \
+            else                                                                                                       \
+                sum[i][j] = (vec){0};                                                                                  \
         }                                                                                                              \
         for (int64_t e = 0; e < k; e++, a += a_col, b += b_row) {                                                      \
             vec b_e[vectors];                                                                                          \
             UNROLL for (int j = 0; j < vectors; j++) b_e[j] = *(const vec *)(b + j * N);                               \
-            UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += a[i * a_row] * b_e[j]; \
+            UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] +=                   \
+                a[i * a_row] * b_e[j];                                                                                 \
         }                                                                                                              \
-        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) *(vec *)(c + i * c_row + j * N) = sum[i][j]; \
+        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) * (vec *)(c + i * c_row + j * N) = \
+            sum[i][j];                                                                                                 \
     }
 
 DEFINE_EIGHT_ROWS(eight_rows_two, lanes, 2)
@@ -80,8 +73,10 @@ static inline __attribute__((always_inline)) void eight_rows(const float *a, int
 // s [8, n] (+)= eights panels^T, n a multiple of PANEL; s has rows of SCORES_STRIDE.
 static inline void score_rows(const float *eights, const float *panels, int64_t width, int64_t n, float *s, bool add) {
     for (int64_t j = 0; j < n; j += PANEL) {
-        if (add) eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, true);
-        else eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, false);
+        if (add)
+            eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, true);
+        else
+            eight_rows(eights, 1, 8, panels + j * width, PANEL, s + j, SCORES_STRIDE, PANEL, width, false);
     }
 }
 
@@ -92,7 +87,8 @@ static inline void weigh_rows(const float *p, const float *rows, int64_t width, 
 
 // c [n, width] += p^T [n, k] rows [k, width], n a multiple of 8.
 static inline void weigh_columns(const float *p, const float *rows, int64_t width, int64_t n, int64_t k, float *c) {
-    for (int64_t i = 0; i < n; i += 8) eight_rows(p + i, 1, SCORES_STRIDE, rows, width, c + i * width, width, width, k, true);
+    for (int64_t i = 0; i < n; i += 8)
+        eight_rows(p + i, 1, SCORES_STRIDE, rows, width, c + i * width, width, width, k, true);
 }
 
 // Where a head lies: columns first .. first + d of rows row .. row + n of a view.
@@ -149,9 +145,12 @@ static inline struct seen seen_in_tile(const struct attention_params *p, int64_t
     return seen;
 }
 
+// s [n] outside the seen columns = value; n is a multiple of LANES.
 static inline void fill_outside(float *s, struct seen seen, int64_t n, float value) {
-    for (int64_t j = 0; j < seen.from; j++) s[j] = value;
-    for (int64_t j = seen.to; j < n; j++) s[j] = value;
+    int32_t from = (int32_t)seen.from, to = (int32_t)seen.to;
+    for (int32_t j = 0; j < from; j += LANES) lanes_store(s + j, lanes_between(lanes_load(s + j), j, from, to, value));
+    for (int32_t j = to / LANES * LANES; j < n; j += LANES)
+        lanes_store(s + j, lanes_between(lanes_load(s + j), j, from, to, value));
 }
 
 #endif

@@ -8,8 +8,8 @@
 // and in a row of scratch (teacher) for the gradient. Traffic: logits read twice and written once, twice with a gradient;
 // the second and third pass of a row find it in cache.
 #include "core/cpu/cpu.h"
+#include "core/cpu/lanes.h"
 #include "core/cpu/parts.h"
-#include "core/cpu/vector_math.h"
 
 #include "core/base/mem.h"
 
@@ -17,27 +17,33 @@
 #include <omp.h>
 
 static int64_t first_equal(const float *x, int64_t n, float value) {
-    for (int64_t i = 0; i < n; i++)
+    enum { BLOCK = 64 };
+    int64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        int hits = 0;
+        for (int l = 0; l < BLOCK; l++) hits |= x[i + l] == value;
+        if (hits) break;
+    }
+    for (; i < n; i++)
         if (x[i] == value) return i;
     return n;
 }
 
-static double sum_exponentials(const float *x, int64_t n, float max) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += (double)exp_f32(x[i] - max);
-    return sum;
-}
-
-// x_v = e^(x_v - max); returns the sum.
-static double exponentials(float *x, int64_t n, float max) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = exp_f32(x[i] - max);
-        sum += (double)x[i];
+// The sum of a_v = e^(x_v - max); x_v = a_v on request.
+static inline __attribute__((always_inline)) double exponentials(float *x, int64_t n, float max, bool keep) {
+    wide_lanes sum = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes a = lanes_exp(lanes_load(x + i) - max);
+        if (keep) lanes_store(x + i, a);
+        sum += lanes_widen(a);
     }
-    return sum;
+    if (i < n) {
+        lanes a = lanes_exp(lanes_load_some(x + i, n - i, -INFINITY) - max);
+        if (keep) lanes_store_some(x + i, n - i, a);
+        sum += lanes_widen(a);
+    }
+    return wide_sum(sum);
 }
 
 static double cross_entropy_row(float *logits, int64_t n, int32_t target, const struct loss_params *params) {
@@ -47,9 +53,9 @@ static double cross_entropy_row(float *logits, int64_t n, int32_t target, const 
         return 0;
     }
     REQUIRE(target < n, "target outside the vocabulary");
-    float max = max_f32(logits, n);
+    float max = row_max(logits, n);
     double chosen = (double)logits[target];
-    double sum = params->gradient ? exponentials(logits, n, max) : sum_exponentials(logits, n, max);
+    double sum = params->gradient ? exponentials(logits, n, max, true) : exponentials(logits, n, max, false);
     if (params->gradient) {
         float k = (float)(params->weight / sum);
 #pragma omp simd
@@ -71,28 +77,57 @@ enum status cpu_cross_entropy(struct backend *backend, const struct op_call *cal
     return STATUS_OK;
 }
 
-// exponentials [n] is scratch for the teacher's.
-static double kl_row(const float *teacher, float *student, float *exponentials_t, int64_t n,
-                     const struct loss_params *params, int32_t *agree) {
-    float max_t = max_f32(teacher, n), max_s = max_f32(student, n);
-    if (agree) *agree = first_equal(teacher, n, max_t) == first_equal(student, n, max_s);
-    double sum_t = 0, sum_s = 0, weighted = 0;
-#pragma omp simd reduction(+ : sum_t, sum_s, weighted)
-    for (int64_t i = 0; i < n; i++) {
-        float difference = teacher[i] - student[i];
-        float a = exp_f32(teacher[i] - max_t), b = exp_f32(student[i] - max_s);
-        if (params->gradient) {
-            exponentials_t[i] = a;
-            student[i] = b;
-        }
-        sum_t += (double)a;
-        sum_s += (double)b;
-        weighted += (double)(a > 0 ? a * difference : 0);
+struct kl_sums {
+    wide_lanes teacher, student, weighted; // a, b, a (t - s)
+};
+
+// One vector: t, s become their exponentials a, b.
+static inline __attribute__((always_inline)) void kl_vector(lanes *t, lanes *s, float max_t, float max_s,
+                                                            struct kl_sums *sums) {
+    lanes difference = *t - *s, a = lanes_exp(*t - max_t), b = lanes_exp(*s - max_s);
+    int_lanes some = a > 0; // 0 times an infinite difference counts as 0
+    sums->teacher += lanes_widen(a);
+    sums->student += lanes_widen(b);
+    sums->weighted += lanes_widen((lanes)(some & (int_lanes)(a * difference)));
+    *t = a;
+    *s = b;
+}
+
+// Sums over a row; keeps the exponentials, the teacher's in a [n], the student's in place of its logits, on request.
+static inline __attribute__((always_inline)) struct kl_sums kl_sums(const float *teacher, float *student, float *a,
+                                                                    int64_t n, float max_t, float max_s, bool keep) {
+    struct kl_sums sums = {{0}, {0}, {0}};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes t = lanes_load(teacher + i), s = lanes_load(student + i);
+        kl_vector(&t, &s, max_t, max_s, &sums);
+        if (keep) lanes_store(a + i, t);
+        if (keep) lanes_store(student + i, s);
     }
+    if (i < n) {
+        lanes t = lanes_load_some(teacher + i, n - i, -INFINITY), s = lanes_load_some(student + i, n - i, -INFINITY);
+        kl_vector(&t, &s, max_t, max_s, &sums);
+        if (keep) lanes_store_some(a + i, n - i, t);
+        if (keep) lanes_store_some(student + i, n - i, s);
+    }
+    return sums;
+}
+
+// scratch [n] is for the teacher's exponentials.
+static double kl_row(const float *teacher, float *student, float *scratch, int64_t n, const struct loss_params *params,
+                     int32_t *agree) {
+    float max_t = row_max(teacher, n), max_s = row_max(student, n);
+    if (agree) *agree = first_equal(teacher, n, max_t) == first_equal(student, n, max_s);
+    struct kl_sums sums;
+    if (params->gradient)
+        sums = kl_sums(teacher, student, scratch, n, max_t, max_s, true);
+    else
+        sums = kl_sums(teacher, student, scratch, n, max_t, max_s, false);
+    double sum_t = wide_sum(sums.teacher), sum_s = wide_sum(sums.student), weighted = wide_sum(sums.weighted);
     if (params->gradient) {
         float k_t = (float)(params->weight / sum_t), k_s = (float)(params->weight / sum_s);
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) student[i] = student[i] * k_s - exponentials_t[i] * k_t;
+        for (int64_t i = 0; i < n; i++) student[i] = student[i] * k_s - scratch[i] * k_t;
     }
     return weighted / sum_t - (((double)max_t - (double)max_s) + (log(sum_t) - log(sum_s)));
 }

@@ -1,32 +1,89 @@
-// matmul on the CPU.
+// matmul on the CPU: single-threaded BLAS products of tiles, tiles over threads.
 //
-// The output is cut into tiles that depend on its shape only; each tile is one single-threaded product over the whole
-// inner dimension, tiles over threads.
+// How a product is cut follows from its shape alone. Tiles are at most TILE_ROWS x TILE_COLS, fewer rows where that gives
+// less than TILES tiles. A small output with a long inner dimension (a weight gradient: inner = tokens) is cut along the
+// inner dimension instead, since small tiles cost more packing than arithmetic; the partial products go to scratch and
+// are added in order. One row is a matrix-vector product. Traffic: a once per column of tiles, b once per row of tiles.
 #include "core/cpu/cpu.h"
 #include "core/cpu/parts.h"
 
+#include "core/base/mem.h"
+
 #include <cblas.h>
 
-enum { TILE_ROWS = 256, TILE_COLS = 512 };
+enum { TILE_ROWS = 512, TILE_COLS = 512, TILE_ROWS_LEAST = 256, INNER_LEAST = 256, TILES = 6, PARTS = 8 };
 
-static void tile(const struct op_call *call, int64_t i, int64_t j) {
+struct cut {
+    int64_t rows, cols, inner; // sizes of a part
+    int64_t tall, wide, deep;  // numbers of parts
+};
+
+static struct cut cut_of(int64_t rows, int64_t cols, int64_t inner) {
+    struct cut cut = {.rows = TILE_ROWS, .cols = TILE_COLS, .inner = inner, .deep = 1};
+    cut.wide = ceil_div(cols, cut.cols);
+    while (cut.rows > TILE_ROWS_LEAST && ceil_div(rows, cut.rows) * cut.wide < TILES) cut.rows /= 2;
+    cut.tall = ceil_div(rows, cut.rows);
+    int64_t whole = ceil_div(rows, TILE_ROWS) * cut.wide, deep = min_i64(PARTS / whole, inner / INNER_LEAST);
+    if (rows > TILE_ROWS || deep < 2 || deep < cut.tall) return cut;
+    cut.rows = TILE_ROWS;
+    cut.tall = 1;
+    cut.inner = ceil_div(inner, deep);
+    cut.deep = ceil_div(inner, cut.inner);
+    return cut;
+}
+
+// Part (i, j, k) of the product into c, whose first element is element (i, j) of the part's output.
+static void part(const struct op_call *call, const struct cut *cut, int64_t i, int64_t j, int64_t k, float *c,
+                 int64_t stride, bool accumulate) {
     struct view a = call->in[0], b = call->in[1], y = call->out[0];
     bool ta = call->params.matmul.transpose_a, tb = call->params.matmul.transpose_b;
-    int64_t inner = ta ? a.rows : a.cols;
-    int64_t m = min_i64(TILE_ROWS, y.rows - i), n = min_i64(TILE_COLS, y.cols - j);
-    const float *a_tile = ta ? view_f32(a, 0) + i : view_f32(a, i);
-    const float *b_tile = tb ? view_f32(b, j) : view_f32(b, 0) + j;
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-                (int)inner, 1, a_tile, (int)a.stride, b_tile, (int)b.stride, call->accumulate ? 1 : 0,
-                view_f32(y, i) + j, (int)y.stride);
+    i *= cut->rows, j *= cut->cols, k *= cut->inner;
+    int64_t m = min_i64(cut->rows, y.rows - i), n = min_i64(cut->cols, y.cols - j);
+    int64_t inner = min_i64(cut->inner, (ta ? a.rows : a.cols) - k);
+    const float *a_part = ta ? view_f32(a, k) + i : view_f32(a, i) + k;
+    const float *b_part = tb ? view_f32(b, j) + k : view_f32(b, k) + j;
+    float beta = accumulate ? 1 : 0;
+    if (m == 1)
+        cblas_sgemv(CblasRowMajor, tb ? CblasNoTrans : CblasTrans, (int)(tb ? n : inner), (int)(tb ? inner : n), 1,
+                    b_part, (int)b.stride, a_part, ta ? (int)a.stride : 1, beta, c, 1);
+    else
+        cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
+                    (int)inner, 1, a_part, (int)a.stride, b_part, (int)b.stride, beta, c, (int)stride);
+}
+
+static void add_parts(struct view y, const float *partial, int64_t parts, bool accumulate) {
+    int64_t size = y.rows * y.cols;
+    for (int64_t i = 0; i < y.rows; i++) {
+        float *to = view_f32(y, i);
+        const float *from = partial + i * y.cols;
+        for (int64_t p = 0; p < parts; p++)
+            for (int64_t j = 0; j < y.cols; j++) to[j] = (p > 0 || accumulate ? to[j] : 0) + from[p * size + j];
+    }
+}
+
+static enum status deep_product(const struct op_call *call, const struct cut *cut) {
+    struct view y = call->out[0];
+    int64_t size = y.rows * y.cols;
+    void *partial = NULL;
+    enum status status = mem_buffer_new(cut->deep * size * (int64_t)sizeof(float), "partial products", &partial);
+    if (status != STATUS_OK) return status;
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int64_t k = 0; k < cut->deep; k++)
+        for (int64_t j = 0; j < cut->wide; j++)
+            part(call, cut, 0, j, k, (float *)partial + k * size + j * cut->cols, y.cols, false);
+    add_parts(y, partial, cut->deep, call->accumulate);
+    mem_buffer_free(partial);
+    return STATUS_OK;
 }
 
 enum status cpu_matmul(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view y = call->out[0];
-    int64_t tall = ceil_div(y.rows, TILE_ROWS), wide = ceil_div(y.cols, TILE_COLS);
-#pragma omp parallel for collapse(2) schedule(dynamic) if (tall * wide > 1)
-    for (int64_t i = 0; i < tall; i++)
-        for (int64_t j = 0; j < wide; j++) tile(call, i * TILE_ROWS, j * TILE_COLS);
+    struct cut cut = cut_of(y.rows, y.cols, call->params.matmul.transpose_a ? call->in[0].rows : call->in[0].cols);
+    if (cut.deep > 1) return deep_product(call, &cut);
+#pragma omp parallel for collapse(2) schedule(dynamic) if (cut.tall * cut.wide > 1)
+    for (int64_t i = 0; i < cut.tall; i++)
+        for (int64_t j = 0; j < cut.wide; j++)
+            part(call, &cut, i, j, 0, view_f32(y, i * cut.rows) + j * cut.cols, y.stride, call->accumulate);
     return STATUS_OK;
 }

@@ -34,21 +34,32 @@ static inline float exp_f32(float x) {
     return e * power;
 }
 
+// 2^x for x < 127, with the same scheme and less work: the caller folds log2(e) into a factor that it multiplies by
+// anyway. Within 2 ulp; 0 below -125.5; NaN for NaN. Above 127 the result is meaningless.
+static inline float exp2_f32(float x) {
+    const float magic = 12582912.0f + 126.0f;
+    x = x < -126.0f ? -126.0f : x;
+    float t = x + magic;
+    float f = x - (t - magic);
+    float g = 0.000308897679f;
+    g = g * f + 0.00267626051f;
+    g = g * f + 0.0192362065f;
+    g = g * f + 0.111007620f;
+    g = g * f + 0.480453014f;
+    float e = (g * f + 1.38629436f) * f + 2.0f;
+    uint32_t bits;
+    memcpy(&bits, &t, sizeof bits);
+    bits <<= 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return e * power;
+}
+
+#define LOG2_E 1.4426950408889634
+#define LOG_2 0.6931471805599453
+
 // Logistic function 1 / (1 + e^-x).
 static inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
-
-// The largest; NaN is passed over. Lanes are written out because clang does not vectorize a maximum that must respect NaN.
-static inline float max_f32(const float *x, int64_t n) {
-    enum { LANES = 32 };
-    float lane[LANES], best = -INFINITY;
-    for (int l = 0; l < LANES; l++) lane[l] = -INFINITY;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
-    for (; i < n; i++) best = x[i] > best ? x[i] : best;
-    for (int l = 0; l < LANES; l++) best = lane[l] > best ? lane[l] : best;
-    return best;
-}
 
 // Float lanes, fixed at compile time.
 static inline float dot_f32(const float *a, const float *b, int64_t n) {

@@ -47,7 +47,6 @@ void op_case_build(const struct op_case *which, bool accumulate, uint64_t seed, 
 enum dtype op_in_dtype(enum op op, int i);
 enum dtype op_out_dtype(enum op op, int i);
 bool op_changes_input(const struct op_call *call, int i); // in place, or the gradient written over the logits
-bool op_spoils_input(const struct op_call *call, int i);  // left with undefined contents
 bool op_accumulates(enum op op);                          // has a += form
 bool op_output_is_input(enum op op);                      // out[0] is in[0]
 

@@ -129,10 +129,6 @@ bool op_changes_input(const struct op_call *call, int i) {
     return i == 0 && op_output_is_input(call->op);
 }
 
-bool op_spoils_input(const struct op_call *call, int i) {
-    return is_logits(call->op, i) && !call->params.loss.gradient;
-}
-
 bool op_accumulates(enum op op) {
     switch (op) {
     case OP_copy:
