@@ -182,6 +182,7 @@ done:
 }
 
 int program_main(const struct command *command, int argc, char **argv) {
+    threads_wait_briefly(argv);
     char *line = quote_command_line(argc, argv);
     struct program_common common = {.name = command->name, .command_line = line};
     int code = command_run(command, &common, argc, argv);
@@ -197,6 +198,7 @@ static void print_commands(const char *name, const char *doc, const struct comma
 }
 
 int program_main_commands(const char *name, const char *doc, const struct command *commands, int argc, char **argv) {
+    threads_wait_briefly(argv);
     const char *word = argc > 1 ? argv[1] : NULL;
     for (const struct command *command = commands; word && command->name; command++) {
         if (strcmp(command->name, word) != 0) continue;

@@ -65,7 +65,7 @@ static enum status update(struct optimizer *self) {
     struct clamp_pull_params pull = {.grid = &self->rounding->grid,
                                      .factor = o->lambda / self->rounding->step2,
                                      .limit = o->clamp,
-                                     .strength = is_finishing(self) ? 0 : o->strength};
+                                     .strength = is_finishing(self) ? o->finish_strength : o->strength};
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
                                  .beta1 = 0.9,
                                  .beta2 = 0.999,

@@ -8,8 +8,8 @@
 //     x = projection onto [0, 1] of AdamW(x, d),  learning rate: linear warmup from 0, then cosine to 0
 //
 // From step `finish_from` on the network is the rounded one: g is its gradient with respect to w^x, passed straight through
-// the rounding to x, and the linear term is off, for x no longer needs to be integral. What x was rounded to is so
-// optimized itself; the paper stops at x and rounds it to nearest (finish_from = steps). discquant/NOTES.md has figures.
+// the rounding to x, and the linear term has strength finish_strength. What x is rounded to is so optimized itself; the
+// paper stops at x and rounds it to nearest (finish_from = steps). discquant/NOTES.md has figures.
 //
 // delta^2 is rounding.step2. The teacher is the same weights in another form; there is no second model.
 #ifndef DQ_DISCQUANT_OPTIMIZER_H
@@ -25,6 +25,7 @@ struct optimizer_options {
     double rate, decay;     // learning rate and weight decay of AdamW
     double strength;        // of the linear term; the paper's is 1
     int64_t finish_from;    // first step on the rounded network; steps = never
+    double finish_strength; // of the linear term from then on
     bool recompute;         // keep only the inputs of layers
 };
 

@@ -7,4 +7,11 @@
 void threads_set(int n);
 int threads_count(void);
 
+// For the first line of main(). Threads that wait for one another spin for a moment only and then sleep: on a machine
+// that is shared, libgomp's long spinning keeps the processor from the very thread that is waited for (measured: a step
+// of 42 ms takes 1200 ms beside two busy processes, 60 ms with short spinning; core/cpu/NOTES.md). libgomp reads its
+// setting before main(), so the program starts itself anew, once, with GOMP_SPINCOUNT in its environment; where the user
+// has set that or OMP_WAIT_POLICY, nothing happens.
+void threads_wait_briefly(char **argv);
+
 #endif
