@@ -1,5 +1,6 @@
 // discquant-data: looks at and prepares what the other programs read.
 #include "data/info.h"
+#include "data/pretrain.h"
 #include "data/program.h"
 #include "data/story_corpus.h"
 #include "data/tokenize.h"
@@ -127,6 +128,15 @@ int main(int argc, char **argv) {
          .parse = info_parse,
          .run = info_run,
          .settings = &info_settings},
+        {.name = "pretrain",
+         .doc =
+             "Trains a small model of the Llama family, and its tokenizer, from text.\vThe model is saved as a Hugging "
+             "Face folder in OUT/model, the summary in OUT/result.json.",
+         .options = pretrain_options,
+         .parse = pretrain_parse,
+         .common = COMMON_ALL,
+         .run = pretrain_run,
+         .settings = &pretrain_settings},
         {.name = "tokenize",
          .doc = "Prints the token ids of a text, on one line.\vTOKENIZER is a model folder or a tokenizer.json; "
                 "without FILE, or with -, the text comes from stdin.",

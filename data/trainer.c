@@ -1,0 +1,233 @@
+#include "data/trainer.h"
+
+#include "core/base/mem.h"
+#include "core/nn/random_source.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- start ----
+
+static bool ends_with(const char *name, const char *end) {
+    size_t n = strlen(name), n_end = strlen(end);
+    return n >= n_end && strcmp(name + n - n_end, end) == 0;
+}
+
+static enum status start_read(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
+    const struct trainer_start *start = self;
+    struct random_source random = {.seed = start->seed, .gain = 0.5};
+    if (ends_with(name, "embed_tokens.weight") || ends_with(name, "lm_head.weight"))
+        random.gain = 0.02 * sqrt((double)cols);
+    if (ends_with(name, "o_proj.weight") || ends_with(name, "down_proj.weight"))
+        random.gain /= sqrt(2 * (double)start->layers);
+    struct tensor_source source = random_source(&random);
+    return source.read(source.self, name, rows, cols, out, dtype);
+}
+
+struct tensor_source trainer_start(const struct trainer_start *start) {
+    return (struct tensor_source){.self = (void *)(uintptr_t)start, .read = start_read};
+}
+
+double trainer_rate(const struct trainer_options *o, int64_t done) {
+    const double last = 0.1; // share of the rate that the cosine ends at
+    if (done < o->warmup) return o->rate * (double)(done + 1) / (double)o->warmup;
+    double progress = (double)(done - o->warmup) / (double)(o->steps > o->warmup ? o->steps - o->warmup : 1);
+    return o->rate * (last + (1 - last) * 0.5 * (1 + cos(3.14159265358979323846 * fmin(progress, 1))));
+}
+
+// ---- the step ----
+
+static enum status pass_body(struct step *step, void *context) {
+    enum status status = STATUS_OK;
+    struct trainer *self = context;
+    const struct trainer_options *o = &self->options;
+    struct value *hidden = NULL;
+    step_begin(step, (struct step_options){.gradient = true, .seq_len = o->seq_len});
+    TRY(transformer_forward(self->model, step, self->tokens, &hidden));
+    struct transformer_loss loss = {.targets = self->targets,
+                                    .cross_entropy = self->loss,
+                                    .gradient_weight = 1.0 / (double)(o->batch * (o->seq_len - 1))};
+    TRY(transformer_loss(self->model, step, hidden, &loss));
+    TRY(step_backward(step));
+done:
+    return status;
+}
+
+static enum status fill_zero(struct backend *backend, struct view v) {
+    return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {v}, .params.value = 0});
+}
+
+static enum status pass_run(struct trainer *self, const int32_t *tokens, double *loss) {
+    enum status status = STATUS_OK;
+    struct transformer *model = self->model;
+    int64_t rows = self->tokens.rows, seq_len = self->options.seq_len;
+    for (int64_t i = 0; i < rows; i++) self->host_targets[i] = (i + 1) % seq_len ? tokens[i + 1] : -1;
+    for (int64_t i = 0; i < model->n_weights; i++) TRY(fill_zero(model->backend, model->weights[i].grad));
+    TRY(backend_write(model->backend, self->tokens, tokens));
+    TRY(backend_write(model->backend, self->targets, self->host_targets));
+    TRY(pass_body(self->step, self));
+    for (int64_t i = 0; i < model->n_weights; i++)
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_sum_squares,
+                                                          .in = {model->weights[i].grad},
+                                                          .out = {view_rows(self->squares, i, 1)}}));
+    TRY(backend_read(model->backend, self->loss, self->host_loss));
+    TRY(backend_read(model->backend, self->squares, self->host_squares));
+    TRY(backend_sync(model->backend));
+    double loss_sum = 0, squares = 0;
+    for (int64_t i = 0; i < rows; i++) loss_sum += self->host_loss[i];
+    for (int64_t i = 0; i < model->n_weights; i++) squares += self->host_squares[i];
+    self->norm = sqrt(squares);
+    *loss = loss_sum / (double)(self->options.batch * (seq_len - 1));
+done:
+    return status;
+}
+
+static enum status update(struct trainer *self) {
+    enum status status = STATUS_OK;
+    const struct trainer_options *o = &self->options;
+    struct transformer *model = self->model;
+    struct clamp_pull_params clip = {.factor = o->clip / self->norm};
+    struct adamw_params adamw = {.rate = trainer_rate(o, self->done),
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.95,
+                                 .eps = 1e-8,
+                                 .step = self->done + 1,
+                                 .low = -INFINITY,
+                                 .high = INFINITY};
+    bool clips = o->clip > 0 && self->norm > o->clip;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *w = &model->weights[i];
+        adamw.decay = w->rows > 1 && w != model->embedding ? o->decay : 0;
+        if (clips)
+            TRY(backend_run(
+                model->backend,
+                &(struct op_call){.op = OP_clamp_pull, .in = {w->grad}, .out = {w->grad}, .params.clamp_pull = clip}));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_adamw,
+                                                          .in = {w->stored, self->m[i], self->v[i], w->grad},
+                                                          .out = {w->stored},
+                                                          .params.adamw = adamw}));
+    }
+done:
+    return status;
+}
+
+enum status trainer_step(struct trainer *self, const int32_t *tokens, double *loss) {
+    enum status status = STATUS_OK;
+    double before = 0;
+    TRY(pass_run(self, tokens, &before));
+    if (!isfinite(before) || !isfinite(self->norm))
+        TRY(status_set(STATUS_INVALID,
+                       "the training diverged at step %lld: loss %g, gradient norm %g; give a smaller --lr",
+                       (long long)self->done + 1, before, self->norm));
+    TRY(update(self));
+    self->done++;
+    *loss = before;
+done:
+    return status;
+}
+
+// ---- life ----
+
+static enum status weights_open(struct trainer *self) {
+    enum status status = STATUS_OK;
+    struct backend *backend = self->model->backend;
+    for (int64_t i = 0; i < self->model->n_weights; i++) {
+        struct weight *w = &self->model->weights[i];
+        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "gradient", &w->grad));
+        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "first moment", &self->m[i]));
+        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "second moment", &self->v[i]));
+        TRY(fill_zero(backend, self->m[i]));
+        TRY(fill_zero(backend, self->v[i]));
+        w->sink = &accumulate_sink;
+    }
+done:
+    return status;
+}
+
+enum status trainer_new(struct transformer *model, struct step *step, const struct trainer_options *options,
+                        struct trainer **out) {
+    enum status status = STATUS_OK;
+    struct backend *backend = model->backend;
+    struct trainer *self = mem_new(1, sizeof *self);
+    *self = (struct trainer){.model = model, .options = *options, .step = step};
+    int64_t rows = options->batch * options->seq_len, n = model->n_weights;
+    self->m = mem_new((size_t)n, sizeof *self->m);
+    self->v = mem_new((size_t)n, sizeof *self->v);
+    self->host_squares = mem_new((size_t)n, sizeof *self->host_squares);
+    TRY(weights_open(self));
+    TRY(mem_buffer_new(rows * (int64_t)sizeof *self->host_targets, "targets", (void **)&self->host_targets));
+    TRY(mem_buffer_new(rows * (int64_t)sizeof *self->host_loss, "losses", (void **)&self->host_loss));
+    TRY(backend_matrix_new(backend, DTYPE_I32, rows, 1, "tokens", &self->tokens));
+    TRY(backend_matrix_new(backend, DTYPE_I32, rows, 1, "targets", &self->targets));
+    TRY(backend_matrix_new(backend, DTYPE_F64, rows, 1, "losses", &self->loss));
+    TRY(backend_matrix_new(backend, DTYPE_F64, n, 1, "gradient norms", &self->squares));
+    TRY(transformer_prepare(model, options->seq_len));
+    TRY(step_plan(backend, pass_body, self, &self->activation_bytes));
+    step_begin(step, (struct step_options){0});
+    TRY(step_reserve(step, self->activation_bytes));
+    *out = self;
+    self = NULL;
+done:
+    trainer_free(self);
+    return status;
+}
+
+void trainer_free(struct trainer *self) {
+    if (!self) return;
+    struct backend *backend = self->model->backend;
+    for (int64_t i = 0; i < self->model->n_weights; i++) {
+        backend_matrix_free(backend, &self->m[i]);
+        backend_matrix_free(backend, &self->v[i]);
+        backend_matrix_free(backend, &self->model->weights[i].grad);
+        self->model->weights[i].sink = NULL;
+    }
+    struct view *views[] = {&self->tokens, &self->targets, &self->loss, &self->squares};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) backend_matrix_free(backend, views[i]);
+    mem_buffer_free(self->host_targets);
+    mem_buffer_free(self->host_loss);
+    free(self->host_squares);
+    free(self->m);
+    free(self->v);
+    free(self);
+}
+
+// ---- state ----
+
+enum { ARRAYS = 3 };
+
+// The k-th array of weight i and its name in a checkpoint.
+static struct view state_array(const struct trainer *self, int64_t i, int k, char name[32]) {
+    const struct view arrays[ARRAYS] = {self->model->weights[i].stored, self->m[i], self->v[i]};
+    snprintf(name, 32, "%c.%lld", "wmv"[k], (long long)i);
+    return arrays[k];
+}
+
+// The arrays themselves: a backend without host memory would need copies here.
+void trainer_save(const struct trainer *self, struct checkpoint *state) {
+    REQUIRE(self->model->backend->fns->host_memory, "a checkpoint borrows host memory");
+    checkpoint_add_integer(state, "done", self->done);
+    for (int64_t i = 0; i < self->model->n_weights; i++)
+        for (int k = 0; k < ARRAYS; k++) {
+            char name[32];
+            struct view array = state_array(self, i, k, name);
+            checkpoint_add_floats(state, name, array.data, view_count(array));
+        }
+}
+
+enum status trainer_load(struct trainer *self, const struct checkpoint *state) {
+    enum status status = STATUS_OK;
+    int64_t done = 0;
+    REQUIRE(self->model->backend->fns->host_memory, "a checkpoint is read into host memory");
+    TRY(checkpoint_integer(state, "done", 0, self->options.steps, &done));
+    for (int64_t i = 0; i < self->model->n_weights; i++)
+        for (int k = 0; k < ARRAYS; k++) {
+            char name[32];
+            struct view array = state_array(self, i, k, name);
+            TRY(checkpoint_floats(state, name, array.data, view_count(array)));
+        }
+    self->done = done;
+done:
+    return status;
+}
