@@ -260,6 +260,11 @@ done:
 
 // ---- results ----
 
+// Of the validation text, <s> included.
+static double tokens_per_document(const struct run *run) {
+    return (double)run->validation.n_tokens / (double)run->validation.n_documents;
+}
+
 static enum status save_model(struct run *run, double loss_validation) {
     struct pretrain_facts facts = {.common = run->common,
                                    .settings = run->settings,
@@ -269,7 +274,8 @@ static enum status save_model(struct run *run, double loss_validation) {
                                    .corpus_bytes = run->corpus.n_bytes,
                                    .validation_tokens = run->n_validation * run->settings->trainer.seq_len,
                                    .loss_training = run->loss_training,
-                                   .loss_validation = loss_validation};
+                                   .loss_validation = loss_validation,
+                                   .nats_per_document = loss_validation * tokens_per_document(run)};
     char *card = pretrain_card(&facts), *path = run_folder_file(run->folder, "model");
     struct model_writer_options options = {
         .dtype = run->settings->dtype, .tokenizer = run->tokenizer_json, .readme = card};
@@ -294,6 +300,7 @@ static void summarize(struct run *run, double loss_validation) {
     record_number(result, "loss_training", run->loss_training);
     record_number(result, "loss_validation", loss_validation);
     record_number(result, "perplexity_validation", exp(loss_validation));
+    record_number(result, "nats_per_document", loss_validation * tokens_per_document(run));
     record_number(result, "seconds", run_folder_seconds(run->folder));
     if (run->steps) record_number(result, "tokens_per_second", tokens_per_second(run));
     record_integer(result, "planned_bytes", 4 * 4 * parameters + run->trainer->activation_bytes);

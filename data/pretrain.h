@@ -40,6 +40,7 @@ struct pretrain_facts {
     const struct transformer *model;
     int64_t corpus_documents, corpus_tokens, corpus_bytes, validation_tokens;
     double loss_training, loss_validation; // nats per token
+    double nats_per_document;              // of validation
 };
 char *pretrain_card(const struct pretrain_facts *facts);
 

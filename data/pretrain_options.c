@@ -139,7 +139,7 @@ char *pretrain_card(const struct pretrain_facts *f) {
         "| optimizer | AdamW, rate %g after %lld steps of warmup, cosine to a tenth, decay %g, gradient norm at most "
         "%g |\n"
         "| training loss | %.4f nats per token, mean since the last report |\n"
-        "| validation loss | %.4f nats per token on %lld tokens, perplexity %.3f |\n\n"
+        "| validation loss | %.4f nats per token on %lld tokens, perplexity %.3f, %.2f nats per document |\n\n"
         "A document is tokenized on its own; `<s>` stands before it and thereby ends the one before.\n",
         f->common->command_line, version_text(), (unsigned long long)f->common->seed,
         (long long)transformer_parameters(f->model), (long long)c->layers, (long long)c->hidden,
@@ -148,5 +148,6 @@ char *pretrain_card(const struct pretrain_facts *f) {
         (long long)c->max_positions, s->dtype == DTYPE_BF16 ? "bfloat16" : "float32", (long long)f->corpus_documents,
         (long long)f->corpus_tokens, (long long)f->corpus_bytes, (long long)o->steps, (long long)o->batch,
         (long long)o->seq_len, (long long)(o->steps * o->batch * o->seq_len), o->rate, (long long)o->warmup, o->decay,
-        o->clip, f->loss_training, f->loss_validation, (long long)f->validation_tokens, exp(f->loss_validation));
+        o->clip, f->loss_training, f->loss_validation, (long long)f->validation_tokens, exp(f->loss_validation),
+        f->nats_per_document);
 }
