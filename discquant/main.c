@@ -8,19 +8,20 @@ static struct run_settings settings = {
     .bits = 4,
     .group_size = -1,
     .optimizer = {.steps = 1024,
-                  .warmup = 128,
+                  .warmup = -1,
                   .batch = 8,
                   .seq_len = 2048,
                   .lambda = 200,
                   .clamp = 1,
                   .rate = 0.1,
-                  .strength = 1},
+                  .strength = 1,
+                  .finish_strength = 0.2},
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
 };
 
-static double finish_share = 0.5;
+static double finish_share = 0.3;
 
 enum {
     KEY_CALIBRATION = 0x100,
@@ -43,6 +44,7 @@ enum {
     KEY_VALIDATION_SAMPLES,
     KEY_REPORT,
     KEY_FINISH,
+    KEY_FINISH_STRENGTH,
     KEY_CHECKPOINT,
 };
 
@@ -65,12 +67,14 @@ static const struct argp_option options[] = {
     {"lambda", KEY_LAMBDA, "L", 0, "weight of the KL divergence, in units of 1/grid step squared (default: 200)", 3},
     {"clamp", KEY_CLAMP, "C", 0, "limit of each entry of the KL gradient, 0 = none (default: 1)", 3},
     {"lr", KEY_RATE, "R", 0, "learning rate after warmup; cosine to 0 (default: 0.1)", 3},
-    {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: 128)", 3},
+    {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: an eighth of the steps)", 3},
     {"weight-decay", KEY_DECAY, "D", 0, "of AdamW on x (default: 0)", 3},
     {"finish-from", KEY_FINISH, "F", 0,
      "share of the steps after which the rounded network itself is optimized, gradients straight through; 1 = never, "
-     "as in the paper (default: 0.5)",
+     "as in the paper (default: 0.3)",
      3},
+    {"finish-strength", KEY_FINISH_STRENGTH, "S", 0,
+     "strength of the linear term from then on; before it is 1 (default: 0.2)", 3},
     {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 3},
     {0, 0, 0, 0, "Reports:", 4},
@@ -85,7 +89,7 @@ static void finish(struct run_settings *s) {
     if (!s->validation) args_fail("--validation is missing");
     if (s->method == METHOD_DISCQUANT && !s->n_calibration) args_fail("--calibration is missing");
     s->optimizer.finish_from = (int64_t)ceil(finish_share * (double)s->optimizer.steps);
-    if (s->optimizer.warmup > s->optimizer.steps) s->optimizer.warmup = s->optimizer.steps / 8;
+    if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -118,6 +122,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_WARMUP: o->warmup = args_integer("--warmup", arg, 0, many); return 0;
     case KEY_DECAY: o->decay = args_number("--weight-decay", arg, 0, 1e6); return 0;
     case KEY_FINISH: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
+    case KEY_FINISH_STRENGTH: o->finish_strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
     case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
     case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;

@@ -230,6 +230,7 @@ static enum status describe(const struct program_common *common, const struct ru
         record_number(record, "lr", o->rate);
         record_number(record, "weight_decay", o->decay);
         record_integer(record, "finish_from", o->finish_from);
+        record_number(record, "finish_strength", o->finish_strength);
         record_integer(record, "report_every", s->report_every);
         for (int i = 0; i < s->n_calibration; i++) {
             char key[32];
