@@ -75,6 +75,11 @@ static enum status work(struct task *task) {
     TRY(model_open(s->model, task->common->device, NULL, &task->model));
     const struct transformer_config *config = model_folder_config(task->model->folder);
     task->seq_len = s->seq_len ? s->seq_len : config->max_positions;
+    if (task->seq_len < 2) {
+        status = status_set(STATUS_INVALID, "%s: a window needs two positions, the model has %lld", s->model,
+                            (long long)task->seq_len);
+        goto done;
+    }
     TRY(transformer_prepare(task->model->transformer, task->seq_len));
     if (s->reference) {
         TRY(model_open(s->reference, task->common->device, task->model, &task->reference));
@@ -111,6 +116,7 @@ enum status perplexity_run(const struct program_common *common, const struct per
     record_string(about, "task", "perplexity");
     record_integer(about, "seq_len", settings->seq_len);
     record_integer(about, "windows", settings->windows);
+    record_integer(about, "batch_size", settings->batch);
     TRY(record_digest(about, "model", settings->model));
     if (settings->reference) TRY(record_digest(about, "reference", settings->reference));
     TRY(record_digest(about, "data", settings->data));

@@ -159,12 +159,6 @@ static enum status bench_check(struct bench *b, double *flops) {
     return status;
 }
 
-static int64_t planned_bytes(const struct bench *b) {
-    const int64_t x_gradient_moments = 4;
-    return 4 * (transformer_parameters(b->model) + b->rounding->groups + x_gradient_moments * b->rounding->weights) +
-           b->optimizer->activation_bytes;
-}
-
 static enum status speed_case_run(const struct speed_case *about, double seconds) {
     enum status status = STATUS_OK;
     struct bench *b = mem_new(1, sizeof *b);
@@ -187,7 +181,7 @@ static enum status speed_case_run(const struct speed_case *about, double seconds
            "%lld, "
            "\"buffer_bytes_peak\": %lld, \"peak_memory_bytes\": %lld}\n",
            about->name, threads_count(), n, step, steps[0], BATCH * SEQ_LEN / step, gflops, peak, gflops / peak,
-           (long long)planned_bytes(b), (long long)buffers, (long long)resident);
+           (long long)optimizer_planned_bytes(b->optimizer), (long long)buffers, (long long)resident);
     fflush(stdout);
 done:
     bench_close(b);

@@ -62,8 +62,9 @@ static enum status update(struct optimizer *self) {
     enum status status = STATUS_OK;
     const struct optimizer_options *o = &self->options;
     struct transformer *model = self->rounding->model;
+    double step2 = self->rounding->step2; // 0: every weight is on the grid and has no gradient
     struct clamp_pull_params pull = {.grid = &self->rounding->grid,
-                                     .factor = o->lambda / self->rounding->step2,
+                                     .factor = step2 > 0 ? o->lambda / step2 : 0,
                                      .limit = o->clamp,
                                      .strength = is_finishing(self) ? o->finish_strength : o->strength};
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
@@ -105,6 +106,11 @@ enum status optimizer_step(struct optimizer *self, const int32_t *tokens, double
         int64_t n = o->batch - first < o->micro_batch ? o->batch - first : o->micro_batch;
         TRY(pass_run(self, tokens + first * o->seq_len, n, &kl_sum));
     }
+    if (!isfinite(kl_sum)) {
+        status =
+            status_set(STATUS_INVALID, "step %lld: the KL divergence is not finite; lower --lr", (long long)self->done);
+        goto done;
+    }
     TRY(update(self));
     self->done++;
     *kl = kl_sum / (double)(o->batch * o->seq_len);
@@ -142,7 +148,9 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
     int64_t rows = self->options.micro_batch * options->seq_len;
     self->m = mem_new((size_t)model->n_weights, sizeof *self->m);
     self->v = mem_new((size_t)model->n_weights, sizeof *self->v);
-    self->host_kl = mem_new((size_t)rows, sizeof *self->host_kl);
+    void *host = NULL;
+    TRY(mem_buffer_new(rows * 8, "losses", &host));
+    self->host_kl = host;
     TRY(moments_new(self));
     TRY(backend_matrix_new(model->backend, DTYPE_I32, rows, 1, "tokens", &self->tokens));
     TRY(backend_matrix_new(model->backend, DTYPE_F64, rows, 1, "losses", &self->kl));
@@ -155,6 +163,13 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
 done:
     optimizer_free(self);
     return status;
+}
+
+int64_t optimizer_planned_bytes(const struct optimizer *self) {
+    const int64_t x_gradient_moments = 4;
+    return 4 * (transformer_parameters(self->rounding->model) + self->rounding->groups +
+                x_gradient_moments * self->rounding->weights) +
+           self->activation_bytes;
 }
 
 void optimizer_free(struct optimizer *self) {
@@ -171,6 +186,6 @@ void optimizer_free(struct optimizer *self) {
     backend_matrix_free(model->backend, &self->kl);
     free(self->m);
     free(self->v);
-    free(self->host_kl);
+    mem_buffer_free(self->host_kl);
     free(self);
 }

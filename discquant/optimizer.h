@@ -45,7 +45,11 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
                           struct optimizer **out);
 void optimizer_free(struct optimizer *optimizer); // accepts NULL
 
+// Bytes that weights, x, gradient, moments and the activations of a pass are planned to take.
+int64_t optimizer_planned_bytes(const struct optimizer *optimizer);
+
 // One step on tokens [batch, seq_len] (host); *kl is the mean KL over the batch before it.
+// STATUS_INVALID when that is not finite; x is as it was.
 enum status optimizer_step(struct optimizer *optimizer, const int32_t *tokens, double *kl);
 
 // Learning rate of step `done` (counted from 0), as Transformers' cosine schedule with warmup.

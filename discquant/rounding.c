@@ -156,21 +156,21 @@ done:
 enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction) {
     enum status status = STATUS_OK;
     struct backend *backend = rounding->model->backend;
-    struct host_weight host = {0};
     int64_t i = 0, integral = 0;
+    void *host = NULL;
     for (struct weight *w; (w = next_linear(rounding->model, &i));) {
-        TRY(host_weight_open(backend, w, &host));
-        TRY(backend_read(backend, w->x, host.x));
+        int64_t n = w->rows * w->cols;
+        TRY(mem_buffer_new(n * 4, w->name, &host));
+        TRY(backend_read(backend, w->x, host));
         TRY(backend_sync(backend));
-        for (int64_t k = 0; k < w->rows * w->cols; k++) {
-            struct neighbours near = host_neighbours(w, &host, k);
-            integral += near.down == near.up || host.x[k] <= 0.01f || host.x[k] >= 0.99f;
-        }
-        host_weight_close(&host);
+        const float *x = host;
+        for (int64_t k = 0; k < n; k++) integral += x[k] <= 0.01f || x[k] >= 0.99f;
+        mem_buffer_free(host);
+        host = NULL;
     }
     *fraction = (double)integral / (double)rounding->weights;
 done:
-    host_weight_close(&host);
+    mem_buffer_free(host);
     return status;
 }
 

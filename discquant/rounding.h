@@ -30,7 +30,7 @@ enum status rounding_to_nearest(struct rounding *rounding);
 // x uniform in [0, 1) from Philox (seed, RNG_INIT + index of the weight); 0 where there is no freedom.
 enum status rounding_random(struct rounding *rounding, uint64_t seed);
 
-// Share of weights with |x - 0| or |x - 1| <= 0.01; weights without freedom count as integral.
+// Share of weights with |x - 0| or |x - 1| <= 0.01. After rounding_random weights without freedom are integral (x = 0).
 enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction);
 
 // The values that a saved model holds for `weight`: host [rows, cols] of the rounded weights.

@@ -29,6 +29,10 @@ struct run {
     struct relaxed {
         double kl_x, kl_rounded, integral; // validation, when x is done: before the first step on the rounded network
     } relaxed;
+    void **copies; // of device arrays while a checkpoint is written
+    int64_t n_copies;
+    int64_t steps_here; // taken by this process, and the time inside them
+    double seconds_here;
 };
 
 struct quality {
@@ -102,39 +106,76 @@ static void load_batch(struct run *run, int64_t step) {
 
 // ---- state of an interrupted run ----
 
-static void state_names(const struct weight *w, char *x, char *m, char *v, size_t size) {
-    snprintf(x, size, "x.%lld", (long long)w->index);
-    snprintf(m, size, "m.%lld", (long long)w->index);
-    snprintf(v, size, "v.%lld", (long long)w->index);
-}
-
-// Host copies of x and the moments; on a backend with host memory the arrays themselves.
-static enum status save_state(struct run *run) {
+// Calls visit for x and the moments of every rounded matrix.
+static enum status each_array(struct run *run, struct checkpoint *state,
+                              enum status (*visit)(struct run *run, struct checkpoint *state, const char *name,
+                                                   struct view view)) {
     enum status status = STATUS_OK;
     struct transformer *model = run->model->transformer;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        const struct weight *w = &model->weights[i];
+        if (!w->grid) continue;
+        const struct view views[3] = {w->x, run->optimizer->m[i], run->optimizer->v[i]};
+        for (int k = 0; k < 3; k++) {
+            char name[32];
+            snprintf(name, sizeof name, "%c.%lld", "xmv"[k], (long long)w -> index);
+            TRY(visit(run, state, name, views[k]));
+        }
+    }
+done:
+    return status;
+}
+
+// Checkpoints borrow their arrays: those of a device are copied to the host first and kept in run->copies.
+static enum status save_array(struct run *run, struct checkpoint *state, const char *name, struct view view) {
+    enum status status = STATUS_OK;
+    struct backend *backend = run->model->transformer->backend;
+    void *host = view.data;
+    if (!backend->fns->host_memory) {
+        TRY(mem_buffer_new(view_count(view) * 4, name, &host));
+        run->copies = mem_resize(run->copies, (size_t)run->n_copies + 1, sizeof *run->copies);
+        run->copies[run->n_copies++] = host;
+        TRY(backend_read(backend, view, host));
+        TRY(backend_sync(backend));
+    }
+    checkpoint_add_floats(state, name, host, view_count(view));
+done:
+    return status;
+}
+
+static enum status load_array(struct run *run, struct checkpoint *state, const char *name, struct view view) {
+    enum status status = STATUS_OK;
+    struct backend *backend = run->model->transformer->backend;
+    void *host = NULL;
+    TRY(mem_buffer_new(view_count(view) * 4, name, &host));
+    TRY(checkpoint_floats(state, name, host, view_count(view)));
+    TRY(backend_write(backend, view, host));
+    TRY(backend_sync(backend));
+done:
+    mem_buffer_free(host);
+    return status;
+}
+
+static enum status save_state(struct run *run) {
+    enum status status = STATUS_OK;
     struct checkpoint *state = checkpoint_new();
     checkpoint_add_integer(state, "step", run->optimizer->done);
     checkpoint_add_number(state, "kl_sum", run->kl_sum);
     checkpoint_add_integer(state, "kl_steps", run->kl_steps);
     checkpoint_add_doubles(state, "relaxed", &run->relaxed.kl_x, 3);
-    for (int64_t i = 0; i < model->n_weights; i++) {
-        struct weight *w = &model->weights[i];
-        if (!w->grid) continue;
-        char x[32], m[32], v[32];
-        state_names(w, x, m, v, sizeof x);
-        checkpoint_add_floats(state, x, w->x.data, view_count(w->x));
-        checkpoint_add_floats(state, m, run->optimizer->m[i].data, view_count(w->x));
-        checkpoint_add_floats(state, v, run->optimizer->v[i].data, view_count(w->x));
-    }
+    TRY(each_array(run, state, save_array));
     TRY(run_folder_checkpoint_save(run->folder, state));
 done:
     checkpoint_free(state);
+    for (int64_t i = 0; i < run->n_copies; i++) mem_buffer_free(run->copies[i]);
+    free(run->copies);
+    run->copies = NULL;
+    run->n_copies = 0;
     return status;
 }
 
 static enum status load_state(struct run *run) {
     enum status status = STATUS_OK;
-    struct transformer *model = run->model->transformer;
     struct checkpoint *state = NULL;
     TRY(run_folder_checkpoint_load(run->folder, &state));
     if (!state) goto done;
@@ -142,15 +183,7 @@ static enum status load_state(struct run *run) {
     TRY(checkpoint_number(state, "kl_sum", &run->kl_sum));
     TRY(checkpoint_integer(state, "kl_steps", 0, INT64_MAX, &run->kl_steps));
     TRY(checkpoint_doubles(state, "relaxed", &run->relaxed.kl_x, 3));
-    for (int64_t i = 0; i < model->n_weights; i++) {
-        struct weight *w = &model->weights[i];
-        if (!w->grid) continue;
-        char x[32], m[32], v[32];
-        state_names(w, x, m, v, sizeof x);
-        TRY(checkpoint_floats(state, x, w->x.data, view_count(w->x)));
-        TRY(checkpoint_floats(state, m, run->optimizer->m[i].data, view_count(w->x)));
-        TRY(checkpoint_floats(state, v, run->optimizer->v[i].data, view_count(w->x)));
-    }
+    TRY(each_array(run, state, load_array));
 done:
     checkpoint_free(state);
     return status;
@@ -166,11 +199,15 @@ static enum status optimize(struct run *run) {
                                : rounding_to_nearest(run->rounding));
     TRY(optimizer_new(run->rounding, run->model->step, &s->optimizer, &run->optimizer));
     TRY(load_state(run));
+    if (run->optimizer->done == 0 && s->optimizer.finish_from == 0) TRY(report(run));
     progress = progress_new("rounding", "step", s->optimizer.steps, run->optimizer->done);
     while (run->optimizer->done < s->optimizer.steps) {
         double kl = 0;
         load_batch(run, run->optimizer->done);
+        double start = clock_seconds();
         TRY(optimizer_step(run->optimizer, run->batch, &kl));
+        run->seconds_here += clock_seconds() - start;
+        run->steps_here++;
         run->kl_sum += kl;
         run->kl_steps++;
         int64_t done = run->optimizer->done;
@@ -257,32 +294,27 @@ done:
 
 static enum status open_corpora(struct run *run) {
     enum status status = STATUS_OK;
+    void *batch = NULL;
     const struct run_settings *s = run->settings;
     TRY(transformer_prepare(run->model->transformer, s->optimizer.seq_len));
     TRY(open_corpus(run, &s->validation, 1, s->validation_samples, &run->validation, &run->validation_windows));
     if (s->method == METHOD_RTN) goto done;
     TRY(open_corpus(run, s->calibration, s->n_calibration, s->samples, &run->calibration, &run->calibration_windows));
     run->order = mem_new((size_t)run->calibration_windows, sizeof *run->order);
-    run->batch = mem_new((size_t)(s->optimizer.batch * s->optimizer.seq_len), sizeof *run->batch);
+    TRY(mem_buffer_new(s->optimizer.batch * s->optimizer.seq_len * (int64_t)sizeof *run->batch, "a batch of tokens",
+                       &batch));
+    run->batch = batch;
     run->epoch = -1;
 done:
     return status;
 }
 
-// Bytes that a run is planned to hold: weights, variables and moments, activations of a step.
-static int64_t planned_bytes(const struct run *run) {
-    const struct transformer *model = run->model->transformer;
-    int64_t rounded = run->rounding->weights, per_weight = run->optimizer ? 4 : 1; // x; gradient and two moments
-    return 4 * (transformer_parameters(model) + run->rounding->groups + per_weight * rounded) +
-           (run->optimizer ? run->optimizer->activation_bytes : step_peak_bytes(run->model->step));
-}
-
-static enum status summarize(struct run *run, const struct quality *nearest, double optimize_seconds) {
+static enum status summarize(struct run *run, const struct quality *nearest) {
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
     struct record *result = run_folder_result(run->folder);
-    struct quality rounded;
-    TRY(measure(run, WEIGHT_ROUNDED, &rounded));
+    struct quality rounded = *nearest;
+    if (s->method == METHOD_DISCQUANT) TRY(measure(run, WEIGHT_ROUNDED, &rounded));
     record_string(result, "method", s->method == METHOD_RTN ? "rtn" : "discquant");
     record_integer(result, "bits", s->bits);
     record_integer(result, "group_size", s->group_size);
@@ -304,10 +336,10 @@ static enum status summarize(struct run *run, const struct quality *nearest, dou
     record_number(result, "kl_rtn", nearest->kl);
     record_number(result, "perplexity_rtn", nearest->perplexity);
     record_number(result, "seconds", run_folder_seconds(run->folder));
-    if (s->method == METHOD_DISCQUANT && optimize_seconds > 0)
+    if (run->steps_here)
         record_number(result, "tokens_per_second",
-                      (double)(s->optimizer.steps * s->optimizer.batch * s->optimizer.seq_len) / optimize_seconds);
-    record_integer(result, "planned_bytes", planned_bytes(run));
+                      (double)(run->steps_here * s->optimizer.batch * s->optimizer.seq_len) / run->seconds_here);
+    if (run->optimizer) record_integer(result, "planned_bytes", optimizer_planned_bytes(run->optimizer));
     record_integer(result, "peak_memory_bytes", mem_resident_peak());
     progress_say("%d bits, group %lld (%.2f bits per weight): KL %.4f (round to nearest %.4f), perplexity %.3f (%.3f, "
                  "original %.3f)",
@@ -328,11 +360,9 @@ static enum status work(struct run *run) {
     TRY(rounding_new(run->model->transformer, &grid, &run->rounding));
     TRY(rounding_to_nearest(run->rounding));
     TRY(measure(run, WEIGHT_ROUNDED, &nearest));
-    double start = clock_seconds();
     if (s->method == METHOD_DISCQUANT) TRY(optimize(run));
-    double seconds = clock_seconds() - start;
     TRY(save_model(run));
-    TRY(summarize(run, &nearest, seconds));
+    TRY(summarize(run, &nearest));
 done:
     return status;
 }
@@ -343,10 +373,7 @@ enum status discquant_run(const struct program_common *common, const struct run_
     struct record *about = record_new();
     TRY(describe(common, settings, about));
     TRY(program_run_folder(common, about, &run.folder));
-    if (run_folder_is_done(run.folder)) {
-        progress_say("%s: this run is finished", common->out);
-        goto done;
-    }
+    if (run_folder_is_done(run.folder)) goto done;
     status = run_folder_finish(run.folder, work(&run));
 done:
     optimizer_free(run.optimizer);
@@ -356,7 +383,7 @@ done:
     run_folder_free(run.folder);
     model_free(run.model);
     free(run.order);
-    free(run.batch);
+    mem_buffer_free(run.batch);
     record_free(about);
     return status;
 }

@@ -5,8 +5,8 @@
 //                      perplexity_original, top1_agreement, kl_rtn, perplexity_rtn, …; for discquant also kl_x,
 //                      kl_x_rounded and fraction_integral: of x as the optimization of (4) left it and of its rounding to
 //                      nearest, before the steps on the rounded network
-//   OUT/metrics.jsonl  a line per report: step, learning_rate, kl_calibration (mean since the last line), kl_x and
-//                      kl_rounded on the validation windows, fraction_integral
+//   OUT/metrics.jsonl  a line per report: step, learning_rate, kl_calibration (mean since the last line), kl_x,
+//                      kl_rounded and perplexity_rounded on the validation windows, fraction_integral, seconds
 #ifndef DQ_DISCQUANT_RUN_H
 #define DQ_DISCQUANT_RUN_H
 

@@ -1,6 +1,5 @@
 #include "core/backend/backend.h"
 
-#include "core/base/clock.h"
 #include "core/base/mem.h"
 
 #include <stdlib.h>
@@ -46,17 +45,11 @@ enum status backend_run(struct backend *backend, const struct op_call *call) {
     backend->cost.flops += cost.flops;
     backend->cost.bytes += cost.bytes;
     if (is_product(call->op)) backend->product_flops += cost.flops;
-    backend->calls[call->op]++;
     if (backend->dry) return STATUS_OK;
     op_kernel *kernel = backend->fns->kernels[call->op];
     if (!kernel)
         return status_set(STATUS_UNSUPPORTED, "device %s cannot run the op %s", backend->fns->name, info->name);
-    if (!backend->timing) return kernel(backend, call);
-    double start = clock_seconds();
-    enum status status = kernel(backend, call);
-    if (status == STATUS_OK) status = backend->fns->sync(backend);
-    backend->seconds[call->op] += clock_seconds() - start;
-    return status;
+    return kernel(backend, call);
 }
 
 enum status backend_matrix_new(struct backend *backend, enum dtype dtype, int64_t rows, int64_t cols, const char *what,

@@ -2,7 +2,7 @@
 //
 //     struct backend *backend = NULL;
 //     TRY(backend_open("cpu", &backend));
-//     TRY(backend_run(backend, &(struct op_call){.op = OP_add, .in = {a, b}, .out = {y}}));
+//     TRY(backend_run(backend, &(struct op_call){.op = OP_copy, .in = {a}, .out = {y}}));
 //
 // backend_run is the only caller of kernels: it checks the call (a wrong one aborts, it is the caller's mistake), counts
 // its cost, and runs it. Work is queued in order on one stream; backend_read and backend_sync wait for it.
@@ -37,13 +37,10 @@ struct backend_fns {
 
 struct backend {
     const struct backend_fns *fns;
-    void *state;              // the backend's own
-    bool dry;                 // plan only: ops are checked and counted, nothing is computed
-    struct op_cost cost;      // sum over all calls
-    double product_flops;     // the part of cost.flops in products and attention
-    double seconds[OP_COUNT]; // time per op, kept while `timing` is set (synchronous)
-    int64_t calls[OP_COUNT];
-    bool timing;
+    void *state;          // the backend's own
+    bool dry;             // plan only: ops are checked and counted, nothing is computed
+    struct op_cost cost;  // sum over all calls
+    double product_flops; // the part of cost.flops in products and attention
 };
 
 // STATUS_UNSUPPORTED for a device this build does not have, STATUS_DEVICE when it is not there.

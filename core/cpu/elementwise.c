@@ -1,4 +1,4 @@
-// fill, copy, add, row_dot, sum_squares on the CPU.
+// fill, copy, row_dot, sum_squares on the CPU.
 //
 // Elementwise ops: pieces of 4096 elements over threads. Reductions: float products, summed in double in lanes fixed at
 // compile time; one thread per row of the output. Traffic: every operand once.
@@ -36,21 +36,6 @@ enum status cpu_copy(struct backend *backend, const struct op_call *call) {
 #pragma omp simd
             for (int64_t i = 0; i < at.n; i++) to[i] = from[i];
         }
-    }
-    return STATUS_OK;
-}
-
-enum status cpu_add(struct backend *backend, const struct op_call *call) {
-    (void)backend;
-    struct view a = call->in[0], b = call->in[1], y = call->out[0];
-    struct pieces cut = pieces_of(y, view_is_contiguous(a) && view_is_contiguous(b) && view_is_contiguous(y));
-#pragma omp parallel for if (cut.count > 1)
-    for (int64_t p = 0; p < cut.count; p++) {
-        struct piece at = piece_at(cut, p);
-        const float *a_p = view_f32(a, at.row) + at.first, *b_p = view_f32(b, at.row) + at.first;
-        float *y_p = view_f32(y, at.row) + at.first; // may be a_p or b_p: same index, no hazard
-#pragma omp simd
-        for (int64_t i = 0; i < at.n; i++) y_p[i] = a_p[i] + b_p[i];
     }
     return STATUS_OK;
 }

@@ -33,7 +33,7 @@ static inline __attribute__((always_inline)) float value_of(enum use use, float 
     float gap = up - down;
     float offset = gap > 0 ? (w - down) / gap : 0.5f;
     switch (use) {
-    case USE_OFFSET: return offset;
+    case USE_OFFSET: return gap > 0 ? offset : 0;
     case USE_INTERPOLATE: return down * (1 - x) + up * x;
     case USE_GRAD: return x * gap;
     case USE_GRAD_ADD: return y + x * gap;

@@ -98,7 +98,7 @@ done:
 
 static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy) {
     enum status status = STATUS_OK;
-    if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data));
+    if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
     if (x->needs_grad) {
         struct view dx, w;
         bool accumulate;

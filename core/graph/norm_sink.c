@@ -10,27 +10,19 @@ static struct view sample_rows(struct step *step, struct view v, int64_t sample)
     return view_rows(v, sample * n, n);
 }
 
-static int64_t sample_count(const struct norm_sink *self, struct step *step, struct view dy) {
-    REQUIRE(dy.rows == self->samples * step_options(step)->seq_len, "the sink sees whole samples");
-    return self->samples;
+// Whole samples in `rows` rows.
+static int64_t sample_count(struct step *step, int64_t rows) {
+    int64_t n = step_options(step)->seq_len;
+    REQUIRE(rows % n == 0, "the sink sees whole samples");
+    return rows / n;
 }
 
-// norms[first ..] += sums of squares of the equal parts of `a`.
-static enum status add_squares(struct norm_sink *self, struct step *step, struct view a, int64_t first, int64_t parts) {
-    enum status status = STATUS_OK;
-    struct step_mark mark = step_mark(step);
-    struct view sums;
-    TRY(step_take(step, DTYPE_F64, parts, 1, &sums));
-    TRY(backend_run(self->backend, &(struct op_call){.op = OP_sum_squares, .in = {a}, .out = {sums}}));
-    if (!self->backend->dry) {
-        double *host = mem_new((size_t)parts, sizeof *host);
-        status = backend_read(self->backend, sums, host);
-        for (int64_t i = 0; status == STATUS_OK && i < parts; i++) self->norms[first + i] += host[i];
-        free(host);
-    }
-    step_release(step, mark);
-done:
-    return status;
+// sums[first ..] += sums of squares of the equal parts of `a`.
+static enum status add_squares(struct norm_sink *self, struct view a, int64_t first, int64_t parts) {
+    return backend_run(self->backend, &(struct op_call){.op = OP_sum_squares,
+                                                        .accumulate = true,
+                                                        .in = {a},
+                                                        .out = {view_rows(self->sums, first, parts)}});
 }
 
 static struct view shared_part(const struct norm_sink *self, int64_t sample) {
@@ -38,21 +30,22 @@ static struct view shared_part(const struct norm_sink *self, int64_t sample) {
 }
 
 static enum status norm_product(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
-                                struct view x) {
+                                struct view x, int64_t first) {
     struct norm_sink *self = (struct norm_sink *)sink;
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     bool shared = weight == self->shared;
     struct view grad = {0};
     if (!shared) TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &grad));
-    for (int64_t b = 0; b < sample_count(self, step, dy); b++) {
-        if (shared) grad = shared_part(self, b);
+    int64_t samples = sample_count(step, dy.rows), before = sample_count(step, first);
+    for (int64_t b = 0; b < samples; b++) {
+        if (shared) grad = shared_part(self, before + b);
         TRY(backend_run(self->backend, &(struct op_call){.op = OP_matmul,
                                                          .accumulate = shared,
                                                          .in = {sample_rows(step, dy, b), sample_rows(step, x, b)},
                                                          .out = {grad},
                                                          .params.matmul.transpose_a = true}));
-        if (!shared) TRY(add_squares(self, step, grad, b, 1));
+        if (!shared) TRY(add_squares(self, grad, before + b, 1));
     }
     step_release(step, mark);
 done:
@@ -64,11 +57,11 @@ static enum status norm_gain(struct grad_sink *sink, struct step *step, struct w
     struct norm_sink *self = (struct norm_sink *)sink;
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
-    int64_t samples = sample_count(self, step, dy);
+    int64_t samples = sample_count(step, dy.rows);
     struct view grad;
     TRY(step_take(step, DTYPE_F32, samples, weight->cols, &grad));
     TRY(backend_run(self->backend, &(struct op_call){.op = OP_rmsnorm_gain_grad, .in = {x, rstd, dy}, .out = {grad}}));
-    TRY(add_squares(self, step, grad, 0, samples));
+    TRY(add_squares(self, grad, 0, samples));
     step_release(step, mark);
 done:
     return status;
@@ -82,7 +75,7 @@ static enum status norm_table(struct grad_sink *sink, struct step *step, struct 
     bool shared = weight == self->shared;
     struct view grad = {0};
     if (!shared) TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &grad));
-    for (int64_t b = 0; b < sample_count(self, step, dy); b++) {
+    for (int64_t b = 0; b < sample_count(step, dy.rows); b++) {
         if (shared)
             grad = shared_part(self, b);
         else
@@ -90,7 +83,7 @@ static enum status norm_table(struct grad_sink *sink, struct step *step, struct 
         TRY(backend_run(self->backend, &(struct op_call){.op = OP_embedding_grad,
                                                          .in = {sample_rows(step, dy, b), sample_rows(step, tokens, b)},
                                                          .out = {grad}}));
-        if (!shared) TRY(add_squares(self, step, grad, b, 1));
+        if (!shared) TRY(add_squares(self, grad, b, 1));
     }
     step_release(step, mark);
 done:
@@ -104,6 +97,7 @@ enum status norm_sink_new(struct backend *backend, int64_t samples, const struct
     *self = (struct norm_sink){
         .sink = {norm_product, norm_gain, norm_table}, .backend = backend, .samples = samples, .shared = shared};
     self->norms = mem_new((size_t)samples, sizeof *self->norms);
+    TRY(backend_matrix_new(backend, DTYPE_F64, samples, 1, "norms", &self->sums));
     if (shared)
         TRY(backend_matrix_new(backend, DTYPE_F32, samples * shared->rows, shared->cols,
                                "per-sample gradients of a shared weight", &self->shared_grad));
@@ -116,6 +110,7 @@ done:
 
 void norm_sink_free(struct norm_sink *self) {
     if (!self) return;
+    backend_matrix_free(self->backend, &self->sums);
     backend_matrix_free(self->backend, &self->shared_grad);
     free(self->norms);
     free(self);
@@ -123,10 +118,16 @@ void norm_sink_free(struct norm_sink *self) {
 
 enum status norm_sink_begin(struct norm_sink *self) {
     memset(self->norms, 0, (size_t)self->samples * sizeof *self->norms);
-    if (!self->shared) return STATUS_OK;
+    enum status status = backend_write(self->backend, self->sums, self->norms);
+    if (status != STATUS_OK || !self->shared) return status;
     return backend_run(self->backend, &(struct op_call){.op = OP_fill, .out = {self->shared_grad}, .params.value = 0});
 }
 
-enum status norm_sink_end(struct norm_sink *self, struct step *step) {
-    return self->shared ? add_squares(self, step, self->shared_grad, 0, self->samples) : STATUS_OK;
+enum status norm_sink_end(struct norm_sink *self) {
+    enum status status = STATUS_OK;
+    if (self->shared) TRY(add_squares(self, self->shared_grad, 0, self->samples));
+    TRY(backend_read(self->backend, self->sums, self->norms));
+    TRY(backend_sync(self->backend));
+done:
+    return status;
 }

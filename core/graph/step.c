@@ -73,7 +73,6 @@ struct backend *step_backend(const struct step *step) {
     return step->backend;
 }
 const struct step_options *step_options(const struct step *step) { return &step->options; }
-bool step_recording(const struct step *step) { return step->recording; }
 bool step_may_overwrite(const struct step *step) { return !step->options.gradient; }
 
 // ---- memory ----

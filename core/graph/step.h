@@ -4,7 +4,7 @@
 //     for (;;) {
 //         step_begin(step, (struct step_options){.gradient = true});
 //         struct value *x = step_input(step, tokens_embedded);
-//         TRY(record_linear(step, x, weight, NULL, &y));        // core/graph/layers.h
+//         TRY(record_linear(step, x, weight, y, 0));             // core/graph/layers.h
 //         TRY(step_seed(step, y, &dy));                         // whoever has the loss fills dy
 //         TRY(step_backward(step));                             // gradients of weights go to their sinks
 //     }
@@ -59,7 +59,6 @@ void step_switch(struct step *step, struct step_options options);
 
 struct backend *step_backend(const struct step *step);
 const struct step_options *step_options(const struct step *step);
-bool step_recording(const struct step *step);
 
 // Uninitialized backend memory that lives until a mark below it is released or the next step begins.
 enum status step_take(struct step *step, enum dtype dtype, int64_t rows, int64_t cols, struct view *out);

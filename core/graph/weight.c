@@ -57,8 +57,8 @@ done:
 }
 
 static enum status accumulate_product(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
-                                      struct view x) {
-    (void)sink;
+                                      struct view x, int64_t first) {
+    (void)sink, (void)first;
     return weight_pull_back(step, weight, dy, x, weight->grad, true);
 }
 

@@ -47,13 +47,14 @@ enum status weight_pull_back(struct step *step, const struct weight *weight, str
 // A gradient sink decides what becomes of the factors of a weight's gradient. It must have used the views when it
 // returns. One sample is step_options.seq_len consecutive rows. A weight that two layers share gets two calls.
 struct grad_sink {
-    // value [out, in] of a product: dy [N, out], x [N, in]; the gradient is dy^T x.
+    // value [out, in] of a product: dy [n, out], x [n, in] are rows first .. first + n - 1 of the pass, whole samples; the
+    // gradient is the sum of dy^T x over the calls.
     enum status (*product)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
-                           struct view x);
-    // gain [1, C] of a norm: the gradient is the sum over rows of dy x rstd.
+                           struct view x, int64_t first);
+    // gain [1, C] of a norm: the gradient is the sum over all rows of dy x rstd.
     enum status (*gain)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy, struct view x,
                         struct view rstd);
-    // table [V, C] of an embedding: row tokens_n of the gradient gets dy_n.
+    // table [V, C] of an embedding: row tokens_n of the gradient gets dy_n; all rows.
     enum status (*table)(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
                          struct view tokens);
 };
@@ -69,7 +70,8 @@ struct norm_sink {
     struct grad_sink sink;
     struct backend *backend;
     int64_t samples;
-    double *norms;
+    double *norms;               // [samples], host
+    struct view sums;            // [samples, 1] F64 on the backend
     const struct weight *shared; // weight that two layers use, or NULL
     struct view shared_grad;     // [samples * rows, cols]
 };
@@ -78,6 +80,6 @@ enum status norm_sink_new(struct backend *backend, int64_t samples, const struct
                           struct norm_sink **out);
 void norm_sink_free(struct norm_sink *sink); // accepts NULL
 enum status norm_sink_begin(struct norm_sink *sink);
-enum status norm_sink_end(struct norm_sink *sink, struct step *step);
+enum status norm_sink_end(struct norm_sink *sink);
 
 #endif

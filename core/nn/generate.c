@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-static bool is_end(const struct transformer_config *config, int32_t token) {
+bool generate_ends(const struct transformer_config *config, int32_t token) {
     for (int i = 0; i < config->n_eos; i++)
         if (config->eos[i] == token) return true;
     return false;
@@ -17,9 +17,8 @@ static int32_t first_largest(const float *values, int64_t n) {
     return (int32_t)best;
 }
 
-// The most likely token after `tokens` [n] and what the cache holds.
-static enum status next_token(struct transformer *model, struct step *step, const int32_t *tokens, int64_t n,
-                              struct kv_cache *cache, float *host_logits, int32_t *next) {
+enum status generate_next(struct transformer *model, struct step *step, const int32_t *tokens, int64_t n,
+                          struct kv_cache *cache, float *host_logits, int32_t *next) {
     enum status status = STATUS_OK;
     struct view device_tokens, logits;
     struct value *hidden = NULL;
@@ -37,8 +36,7 @@ done:
 }
 
 enum status generate(struct transformer *model, struct step *step, const int32_t *prompt, int64_t n_prompt,
-                     int64_t n_new, void (*emit)(void *context, int32_t token), void *context, int32_t *out,
-                     int64_t *n_out) {
+                     int64_t n_new, int32_t *out, int64_t *n_out) {
     REQUIRE(n_prompt >= 1 && n_new >= 0, "a prompt of at least one token");
     enum status status = STATUS_OK;
     struct kv_cache *cache = NULL;
@@ -47,9 +45,8 @@ enum status generate(struct transformer *model, struct step *step, const int32_t
     TRY(kv_cache_new(model, n_prompt + n_new, &cache));
     for (bool ended = false; made < n_new && !ended; made++) {
         const int32_t *tokens = made ? out + made - 1 : prompt;
-        TRY(next_token(model, step, tokens, made ? 1 : n_prompt, cache, logits, &out[made]));
-        if (emit) emit(context, out[made]);
-        ended = is_end(&model->config, out[made]);
+        TRY(generate_next(model, step, tokens, made ? 1 : n_prompt, cache, logits, &out[made]));
+        ended = generate_ends(&model->config, out[made]);
     }
     *n_out = made;
 done:

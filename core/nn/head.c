@@ -5,8 +5,9 @@
 enum { CHUNK_ELEMENTS = 2 << 20, CHUNK_ROWS_LEAST = 64 };
 
 static int64_t chunk_rows(const struct transformer *model, const struct step *step, int64_t rows) {
-    int64_t n = CHUNK_ELEMENTS / model->config.vocab, seq_len = step_options(step)->seq_len;
-    if (n < CHUNK_ROWS_LEAST) n = CHUNK_ROWS_LEAST;
+    int64_t n = model->head_rows > 0 ? model->head_rows : CHUNK_ELEMENTS / model->config.vocab,
+            seq_len = step_options(step)->seq_len;
+    if (model->head_rows <= 0 && n < CHUNK_ROWS_LEAST) n = CHUNK_ROWS_LEAST;
     // Sinks see whole samples.
     if (model->head->sink && seq_len > 0) n = n < seq_len ? seq_len : n / seq_len * seq_len;
     return n < rows ? n : rows;
@@ -61,7 +62,7 @@ static enum status logits_reverse(struct transformer *model, struct step *step, 
                                   int64_t first, struct view dlogits) {
     enum status status = STATUS_OK;
     struct weight *head = model->head;
-    if (head->sink) TRY(head->sink->product(head->sink, step, head, dlogits, h));
+    if (head->sink) TRY(head->sink->product(head->sink, step, head, dlogits, h, first));
     if (hidden->needs_grad) {
         struct view w;
         TRY(weight_value(step, head, &w));

@@ -134,13 +134,6 @@ int64_t transformer_parameters(const struct transformer *model) {
     return n;
 }
 
-int64_t transformer_linear_parameters(const struct transformer *model) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < model->n_weights; i++)
-        if (model->weights[i].is_linear) n += model->weights[i].rows * model->weights[i].cols;
-    return n;
-}
-
 // ---- positions ----
 
 static enum status rope_table_fill(struct transformer *model, struct rope_table *table, int64_t seq_len) {
@@ -228,8 +221,12 @@ static enum status attend_cached(struct step *step, const struct layer_run *run,
     TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
                                                            .in = {view_cols(qkv->data, q + kv, kv)},
                                                            .out = {view_rows(v, cache->length, n)}}));
-    TRY(step_value(step, n, q, false, o));
     struct attention_params params = attention_sizes(c);
+    if (cache->length == 0) { // a whole prompt: the op for whole sequences is several times faster on many queries
+        params.seq_len = n;
+        return record_attention(step, qkv, params, o);
+    }
+    TRY(step_value(step, n, q, false, o));
     params.past = cache->length;
     TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_attention_cached,
                                                            .in = {view_cols(qkv->data, 0, q), k, v},

@@ -31,6 +31,7 @@ struct transformer {
     struct weight *final_norm; // [1, C]
     struct weight *head;       // [V, C]; the embedding where they are tied
     struct layer *layers;
+    int64_t head_rows; // rows of logits that exist at once; 0 = chosen by the size of the vocabulary
     struct rope_table {
         struct view cos, sin; // [positions, d/2]
     } rope[2];                // the second for the long factors of longrope
@@ -46,9 +47,8 @@ struct weight *transformer_weight(struct transformer *model, const char *name); 
 // The form of every weight that has a grid.
 void transformer_set_form(struct transformer *model, enum weight_form form);
 
-// Parameters in all weights, and in those that rounding methods round (is_linear).
+// Parameters in all weights.
 int64_t transformer_parameters(const struct transformer *model);
-int64_t transformer_linear_parameters(const struct transformer *model);
 
 // Makes the position tables for sequences of up to seq_len tokens; transformer_forward does so too, but not in a plan.
 enum status transformer_prepare(struct transformer *model, int64_t seq_len);

@@ -16,13 +16,6 @@ const char *copy_check(const struct op_call *c) {
 }
 double copy_flops(const struct op_call *c) { return c->accumulate ? elements(c->out[0]) : 0; }
 
-const char *add_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && is_f32(c->out[0]), "add: a, b, y are F32");
-    WANT(view_same_shape(c->in[0], c->out[0]) && view_same_shape(c->in[1], c->out[0]), "add: shapes differ");
-    return NULL;
-}
-double add_flops(const struct op_call *c) { return elements(c->out[0]); }
-
 static int64_t matmul_inner(const struct op_call *c) {
     return c->params.matmul.transpose_a ? c->in[0].rows : c->in[0].cols;
 }

@@ -3,7 +3,7 @@
 // A call names its inputs, outputs and parameters; backend_run (core/backend/backend.h) checks it against the shape rule
 // and runs the backend's kernel. Derivatives are ops themselves (x_grad: reverse, x_tangent: forward); how they are put
 // together is in core/graph. Views are F32 unless said otherwise; `=` overwrites the output, `+=` when
-// params.accumulate is set. Inputs and outputs do not overlap except where an op says "in place".
+// op_call.accumulate is set. Inputs and outputs do not overlap except where an op says "in place".
 //
 // Dimension letters: N rows (tokens), T tokens per sequence (sequences lie one after another, N = B * T), C width, H
 // query heads, K key/value heads, d head width, I width inside the MLP, V vocabulary, O x I' weight matrix.
@@ -11,7 +11,6 @@
 // op                 in                                              out                       meaning
 // fill               -                                               y [N, C]                  y = value
 // copy               a [N, C]                                        y [N, C]                  y (+)= a
-// add                a, b [N, C]                                     y [N, C]                  y = a + b; y may be a or b
 // matmul             a, b                                            y [N, C]                  y (+)= op(a) op(b), op = transpose on request
 // embedding          table [V, C], tokens [N, 1] I32                 y [N, C]                  y_n = table[tokens_n]
 // embedding_grad     dy [N, C], tokens [N, 1] I32                    dtable [V, C]             dtable[tokens_n] += dy_n, n ascending (always adds)
@@ -36,12 +35,12 @@
 // Weights on a quantization grid (core/quant/grid.h): weights w [O, I'], scale [O, groups]; down <= w <= up are the
 // neighbours of w, equal where w is on the grid or outside its range.
 // grid_scale         w                                               scale [O, groups]         scale of each group, rounded to fp16
-// grid_offset        w, scale                                        y [O, I']                 (w - down) / (up - down); 1/2 where up = down
+// grid_offset        w, scale                                        y [O, I']                 (w - down) / (up - down); 0 where up = down
 // grid_interpolate   w, scale, x [O, I']                             y [O, I']                 down (1 - x) + up x
 // grid_interpolate_grad  w, scale, dy                                dx [O, I']                dx (+)= dy (up - down)
 // grid_round         w, scale, x                                     y [O, I']                 up where x > 1/2, else down
 // grid_nearest       w, scale                                        y [O, I']                 nearer neighbour of w, the lower one in a tie
-// clamp_pull         g [O, I'] in place, w, scale                    g                         g = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset;
+// clamp_pull         g [O, I'] in place, w, scale                    g                         g = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
 //                                                                                              strength = 0: w, scale may be none. limit 0 = no clamp
 // adamw              p, m, v in place, g  [O, I']                    p                         decoupled weight decay, bias-corrected, then clamped to [low, high]
 #ifndef DQ_CORE_OPS_OP_H

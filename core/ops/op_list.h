@@ -2,7 +2,6 @@
 // backend: an op without a kernel is a link error. What each op computes is defined in op.h.
 OP(fill)
 OP(copy)
-OP(add)
 OP(matmul)
 OP(embedding)
 OP(embedding_grad)

@@ -52,16 +52,3 @@ struct neighbours grid_neighbours(const struct grid *grid, float w, float scale)
     int up = below < 0 ? 0 : below == last || grid->levels[below] == t ? below : below + 1;
     return (struct neighbours){scale * grid->levels[down], scale * grid->levels[up]};
 }
-
-int grid_code(const struct grid *grid, float value, float scale) {
-    if (scale == 0) return level_below(grid, 0) < 0 ? 0 : level_below(grid, 0);
-    float t = value / scale;
-    int below = level_below(grid, t);
-    if (below < 0) return 0;
-    if (below == grid->n_levels - 1) return below;
-    return t - grid->levels[below] <= grid->levels[below + 1] - t ? below : below + 1;
-}
-
-double grid_bits_per_weight(const struct grid *grid, int64_t cols) {
-    return cols ? grid->bits + 16.0 * (double)grid_groups(grid, cols) / (double)cols : 0;
-}

@@ -50,12 +50,6 @@ float grid_scale_of(const struct grid *grid, const float *w, int64_t n);
 // Neighbours of one weight. The definition; backends vectorize it.
 struct neighbours grid_neighbours(const struct grid *grid, float w, float scale);
 
-// Index of the level nearest to value / scale; for values on the grid this inverts level * scale exactly.
-int grid_code(const struct grid *grid, float value, float scale);
-
-// Storage per weight: bits plus one 16-bit scale per group.
-double grid_bits_per_weight(const struct grid *grid, int64_t cols);
-
 #ifdef __cplusplus
 }
 #endif

@@ -92,25 +92,61 @@ static double result_number(const struct inputs *in, const char *run_name, const
     return value;
 }
 
-// Starts a run and kills it after `microseconds`.
+// Starts a run, kills it after `microseconds` or, with 0, as soon as it has left a checkpoint.
 static void run_and_kill(const struct inputs *in, const char *name, const char *more, unsigned microseconds) {
     const char *args[40];
     char *program = mem_format("%s/%s", getenv("DISCQUANT_BUILD") ? getenv("DISCQUANT_BUILD") : ".", PROGRAM),
-         *argv[42] = {program};
+         *argv[42] = {program}, *checkpoint = mem_format("%s/checkpoint", name);
     arguments(in, name, more, args);
     for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
     extern char **environ;
-    pid_t pid;
+    pid_t pid, ended = 0;
     int state;
     assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
-    usleep(microseconds);
+    if (microseconds) usleep(microseconds);
+    while (!microseconds && !ended && !files_has(in->folder, checkpoint)) {
+        usleep(500);
+        ended = waitpid(pid, &state, WNOHANG);
+    }
     kill(pid, SIGKILL);
-    while (waitpid(pid, &state, 0) < 0) {}
+    while (!ended && waitpid(pid, &state, 0) < 0) {}
+    free(checkpoint);
     free(program);
 }
 
-// Killed again and again at moments drawn at random until it is through, a run ends with the bits of one that was left
-// alone. Delays grow, so that it gets through however slow the machine is.
+// Bytes of metrics.jsonl without the "seconds" at the end of each line.
+static char *metrics_of(const struct inputs *in, const char *run_name) {
+    char *text = file_of(in, run_name, "metrics.jsonl", NULL), *to = text;
+    for (const char *from = text; *from;) {
+        const char *end = strstr(from, ", \"seconds\""), *next = strchr(from, '\n') + 1;
+        assert_true(end && end < next);
+        memmove(to, from, (size_t)(end - from));
+        to += end - from;
+        from = next;
+    }
+    *to = 0;
+    return text;
+}
+
+static void check_same_run(const struct inputs *in, const char *a, const char *b) {
+    static const char *const keys[] = {"kl", "kl_x", "kl_x_rounded", "fraction_integral", "perplexity"};
+    char *metrics_a = metrics_of(in, a), *metrics_b = metrics_of(in, b);
+    check_same_model(in, a, b);
+    assert_string_equal(metrics_a, metrics_b);
+    for (int i = 0; i < 5; i++) assert_true(result_number(in, a, keys[i]) == result_number(in, b, keys[i]));
+    free(metrics_a);
+    free(metrics_b);
+}
+
+static const char *how(const struct inputs *in, const char *name) {
+    char *about = mem_format("%s/run.json", name);
+    const char *option = files_has(in->folder, about) ? "--resume" : "--force";
+    free(about);
+    return option;
+}
+
+// Killed again and again, at moments drawn at random and once right behind a checkpoint, a run ends with the bits of one that
+// was left alone. Delays grow, so that it gets through however slow the machine is.
 static void a_killed_run_resumes_to_the_same_bits(void **state) {
     (void)state;
     struct inputs in;
@@ -119,11 +155,13 @@ static void a_killed_run_resumes_to_the_same_bits(void **state) {
     struct rng rng = {.seed = 4, .stream = RNG_TEST};
     unsigned most = 60000;
     for (uint64_t k = 0; k < 12; k++, most += most / 3)
-        run_and_kill(&in, "killed", files_has(in.folder, "killed/run.json") ? "--resume" : "--force",
-                     rng_bits(rng, k) % most);
-    check_done(run(&in, "killed", files_has(in.folder, "killed/run.json") ? "--resume" : "--force"));
-    check_same_model(&in, "whole", "killed");
-    assert_true(result_number(&in, "whole", "kl") == result_number(&in, "killed", "kl"));
+        run_and_kill(&in, "killed", how(&in, "killed"), 1 + rng_bits(rng, k) % most);
+    check_done(run(&in, "killed", how(&in, "killed")));
+    check_same_run(&in, "whole", "killed");
+    run_and_kill(&in, "behind", "--force", 0);
+    assert_true(files_has(in.folder, "behind/checkpoint") && !files_has(in.folder, "behind/result.json"));
+    check_done(run(&in, "behind", "--resume"));
+    check_same_run(&in, "whole", "behind");
     files_remove(in.folder);
 }
 
@@ -159,6 +197,16 @@ static void a_full_disk_loses_nothing_that_was_complete(void **state) {
     files_remove(in.folder);
 }
 
+static struct process run_changed(const struct inputs *in, const char *name) {
+    const char *args[40];
+    int n = 0;
+    arguments(in, name, "--resume", args);
+    while (args[n]) n++;
+    args[n++] = "--clamp=0.5";
+    args[n] = NULL;
+    return process_run(PROGRAM, NULL, args);
+}
+
 static void other_settings_are_not_resumed(void **state) {
     (void)state;
     struct inputs in;
@@ -171,7 +219,7 @@ static void other_settings_are_not_resumed(void **state) {
     assert_non_null(done);
     memcpy(done, "\"fail\"", 6); // as if it had not ended
     files_put(about, text, strlen(text));
-    process_check_error(run(&in, "run", "--clamp=0.5"), 1, "run");
+    process_check_error(run_changed(&in, "run"), 1, "clamp");
     free(text);
     free(about);
     files_remove(in.folder);

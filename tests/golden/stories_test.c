@@ -75,7 +75,7 @@ static void greedy_text_is_what_the_model_is_known_to_say(void **state) {
     const json_t *want = json_object_get(json_object_get(s.golden, "greedy"), "tokens");
     int64_t n = (int64_t)json_array_size(want) - 1, made = 0;
     int32_t bos = (int32_t)json_integer_value(json_array_get(want, 0)), *tokens = mem_new((size_t)n, sizeof *tokens);
-    check_ok(generate(s.model->transformer, s.model->step, &bos, 1, n, NULL, NULL, tokens, &made));
+    check_ok(generate(s.model->transformer, s.model->step, &bos, 1, n, tokens, &made));
     assert_int_equal(made, n);
     for (int64_t i = 0; i < n; i++)
         assert_int_equal(tokens[i], json_integer_value(json_array_get(want, (size_t)i + 1)));

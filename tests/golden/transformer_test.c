@@ -175,7 +175,7 @@ static void per_sample_norms_equal_transformers(void **state) {
             if (g.model->weights[i].is_linear) g.model->weights[i].sink = &sink->sink;
         check_ok(norm_sink_begin(sink));
         run(&g, (struct pass){.gradient_weight = 1.0 / (double)(g.seq_len - 1)});
-        check_ok(norm_sink_end(sink, g.step));
+        check_ok(norm_sink_end(sink));
         for (int64_t b = 0; b < g.batch; b++) {
             double sum = 0;
             for (int64_t l = 0; l < linear; l++) sum += want[b * linear + l];
@@ -225,7 +225,7 @@ static void generation_with_a_cache_equals_whole_passes(void **state) {
         int32_t *tokens = values(&g, "tokens", DTYPE_I32, g.rows), sequence[PROMPT + NEW], got[NEW];
         float *logits = mem_new((size_t)(vocab * (PROMPT + NEW)), sizeof *logits);
         memcpy(sequence, tokens, PROMPT * sizeof *tokens);
-        check_ok(generate(g.model, g.step, tokens, PROMPT, NEW, NULL, NULL, got, &made));
+        check_ok(generate(g.model, g.step, tokens, PROMPT, NEW, got, &made));
         assert_int_equal(made, NEW);
         for (int64_t n = PROMPT; n < PROMPT + NEW; n++) {
             struct value *hidden = NULL;

@@ -46,7 +46,6 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
 const struct op_case op_cases[] = {
     WIDTH_CASES(OP_fill),
     WIDTH_CASES(OP_copy),
-    WIDTH_CASES(OP_add),
     WIDTH_CASES(OP_row_dot),
     {OP_sum_squares, .n = 1, .c = 1, .k = 1},
     {OP_sum_squares, .n = 66, .c = 33, .k = 33},
@@ -208,7 +207,6 @@ static void build_dense(const struct op_case *t, struct rng *rng, struct op_call
         break;
     default:
         o->in[0] = normal(rng, n, c, 1);
-        if (t->op == OP_add) o->in[1] = normal(rng, n, c, 1);
     }
 }
 

@@ -39,7 +39,6 @@ static void dense(const struct op_call *c, struct operands *o) {
         double value = 0;
         if (c->op == OP_fill) value = c->params.value;
         if (c->op == OP_copy) value = AT(a, i, j);
-        if (c->op == OP_add) value = AT(a, i, j) + AT(b, i, j);
         if (c->op == OP_embedding) value = AT(a, (int64_t)AT(b, i, 0), j);
         if (c->op == OP_matmul) {
             bool ta = c->params.matmul.transpose_a, tb = c->params.matmul.transpose_b;
@@ -268,7 +267,7 @@ static void on_grid(const struct op_call *c, const struct grid *grid, struct mat
         struct neighbours near = grid_neighbours(grid, (float)AT(w, i, j), (float)AT(scale, i, j / group));
         double down = (double)near.down, up = (double)near.up, value = AT(w, i, j), *to = &AT(y, i, j);
         double offset = up > down ? (value - down) / (up - down) : 0.5, second = x.rows ? AT(x, i, j) : 0;
-        if (c->op == OP_grid_offset) *to = offset;
+        if (c->op == OP_grid_offset) *to = up > down ? offset : 0;
         if (c->op == OP_grid_interpolate) *to = down * (1 - second) + up * second;
         if (c->op == OP_grid_interpolate_grad) *to = put(c, *to, second * (up - down));
         if (c->op == OP_grid_round) *to = second > 0.5 ? up : down;

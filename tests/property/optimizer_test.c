@@ -165,6 +165,62 @@ static void x_stays_in_the_cube_and_fixed_weights_do_not_move(void **state) {
     setting_close(&s);
 }
 
+// Transformers' cosine schedule with warmup: 0 at first, the full rate after the warmup, half of it halfway down, 0 at the end.
+static void the_learning_rate_is_the_cosine_schedule(void **state) {
+    (void)state;
+    struct optimizer_options o = {.steps = 1024, .warmup = 128, .rate = 0.1};
+    check_near(optimizer_rate(&o, 0), 0, 0, 0);
+    check_near(optimizer_rate(&o, 32), 0.025, 1e-12, 0);
+    check_near(optimizer_rate(&o, 128), 0.1, 1e-12, 0);
+    check_near(optimizer_rate(&o, 576), 0.05, 1e-12, 0);
+    check_near(optimizer_rate(&o, 352), 0.1 * (1 + sqrt(0.5)) / 2, 1e-12, 0);
+    check_near(optimizer_rate(&o, 1024), 0, 0, 1e-15);
+}
+
+// One step by hand: the gradient of the mean KL taken from a step without clamp and linear term (whose first moment is
+// a tenth of it), then clamp(lambda / delta^2 g) + strength (1 - 2y), and AdamW's first update, rate * sign.
+static void a_step_is_the_formula(void **state) {
+    (void)state;
+    for (int finishing = 0; finishing < 2; finishing++) {
+        struct setting s, bare;
+        struct optimizer_options options = defaults, plain = defaults;
+        options.warmup = plain.warmup = 0;
+        options.finish_from = plain.finish_from = finishing ? 0 : STEPS;
+        options.finish_strength = 0.25;
+        options.clamp = 0.3;
+        setting_open(&bare, -1, NULL);
+        plain.clamp = plain.strength = plain.finish_strength = 0;
+        plain.lambda = bare.rounding->step2; // lambda / delta^2 = 1
+        check_ok(optimizer_new(bare.rounding, bare.step, &plain, &bare.optimizer));
+        setting_open(&s, -1, &options);
+        float *before = all_x(&s);
+        run_steps(&bare, 1);
+        run_steps(&s, 1);
+        float *after = all_x(&s);
+        int64_t at = 0, moved = 0;
+        for (int64_t i = 0; i < s.model->n_weights; i++) {
+            const struct weight *w = &s.model->weights[i];
+            for (int64_t k = 0; w->grid && k < view_count(w->x); k++, at++) {
+                float scale = view_f32(w->scale, 0)[k / w->cols], value = view_f32(w->stored, 0)[k];
+                struct neighbours near = grid_neighbours(w->grid, value, scale);
+                double y = near.up > near.down ? ((double)value - near.down) / ((double)near.up - near.down) : 0.5;
+                double g = 10 * (double)view_f32(bare.optimizer->m[i], 0)[k] * options.lambda / s.rounding->step2;
+                double d = fmax(-0.3, fmin(0.3, g)) + (finishing ? 0.25 : 1) * (1 - 2 * y);
+                if (fabs(d) < 1e-4) continue;
+                double want = fmax(0, fmin(1, (double)before[at] - 0.1 * (d > 0 ? 1 : -1)));
+                check_near(after[at], want, 0, 1e-5);
+                check_near(view_f32(s.optimizer->m[i], 0)[k], 0.1 * d, 2e-3, 1e-5);
+                moved++;
+            }
+        }
+        assert_true(moved > s.rounding->weights * 9 / 10);
+        free(before);
+        free(after);
+        setting_close(&s);
+        setting_close(&bare);
+    }
+}
+
 // Without a KL term only <1 - 2y, x> is left, whose minimum over the cube is round-to-nearest.
 static void without_data_the_optimizer_rounds_to_nearest(void **state) {
     (void)state;
@@ -237,6 +293,8 @@ int main(void) {
         cmocka_unit_test(recomputation_does_not_change_a_run),
         cmocka_unit_test(passes_of_a_step_add_up),
         cmocka_unit_test(x_stays_in_the_cube_and_fixed_weights_do_not_move),
+        cmocka_unit_test(the_learning_rate_is_the_cosine_schedule),
+        cmocka_unit_test(a_step_is_the_formula),
         cmocka_unit_test(without_data_the_optimizer_rounds_to_nearest),
         cmocka_unit_test(the_plan_is_what_a_step_takes),
         cmocka_unit_test(every_allocation_of_a_run_may_fail),

@@ -220,7 +220,7 @@ static void norm_sink_equals_gradients_of_single_samples(void **state) {
         struct pass all = {.gradient = true};
         check_ok(norm_sink_begin(sink));
         pass_run(&s, &all);
-        check_ok(norm_sink_end(sink, s.step));
+        check_ok(norm_sink_end(sink));
         set_sink(&s, &accumulate_sink);
         for (int b = 0; b < BATCH; b++) {
             double squares = 0;
@@ -328,6 +328,45 @@ static void gradients_pass_straight_through_rounding(void **state) {
     setting_close(&s);
 }
 
+// Logits a few rows at a time: the same losses, gradients to rounding, norms of the right samples.
+static void pieces_of_the_head_add_up(void **state) {
+    (void)state;
+    for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
+        struct setting s;
+        struct norm_sink *sink = NULL;
+        float *want[64];
+        double norms[BATCH];
+        setting_open(&s, configs[c]);
+        weights_prepare(&s, true);
+        check_ok(norm_sink_new(s.backend, BATCH, configs[c]->tied ? s.model->embedding : NULL, &sink));
+        for (int pieces = 0; pieces < 3; pieces++) {
+            struct pass p = {.gradient = true, .with_tangent = true};
+            s.model->head_rows =
+                pieces == 2 ? 4 : pieces * SEQ_LEN; // 4 rows become whole samples where the head has a sink
+            zero_gradients(&s);
+            set_sink(&s, &accumulate_sink);
+            pass_run(&s, &p);
+            check_near(gradient_along_direction(&s), mean(p.tangent), 1e-5, 1e-6);
+            if (pieces == 0) gradients_copy(&s, want);
+            for (int64_t k = 0; k < s.model->n_weights; k++) {
+                struct view g = s.model->weights[k].grad;
+                check_all_near(view_f32(g, 0), want[k], view_count(g), 1e-4, 1e-7);
+            }
+            set_sink(&s, &sink->sink);
+            check_ok(norm_sink_begin(sink));
+            pass_run(&s, &p);
+            check_ok(norm_sink_end(sink));
+            for (int b = 0; b < BATCH; b++) {
+                if (pieces == 0) norms[b] = sink->norms[b];
+                check_near(sink->norms[b], norms[b], 1e-5, 0);
+            }
+        }
+        for (int64_t k = 0; k < s.model->n_weights; k++) free(want[k]);
+        norm_sink_free(sink);
+        setting_close(&s);
+    }
+}
+
 // KL to a perturbed copy: gradient through the interpolated weights against differences along a direction of x.
 static void interpolated_weights_have_the_right_gradient(void **state) {
     (void)state;
@@ -374,6 +413,7 @@ int main(void) {
         cmocka_unit_test(recomputation_gives_the_same_bits),
         cmocka_unit_test(norm_sink_equals_gradients_of_single_samples),
         cmocka_unit_test(gradients_pass_straight_through_rounding),
+        cmocka_unit_test(pieces_of_the_head_add_up),
         cmocka_unit_test(interpolated_weights_have_the_right_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
