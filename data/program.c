@@ -2,6 +2,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/progress.h"
+#include "core/backend/backend.h"
 #include "core/base/threads.h"
 #include "data/version.h"
 
@@ -157,11 +158,6 @@ static void parse_command(const struct command *command, struct program_common *
     argv[0] = name;
 }
 
-static enum status check_device(const char *device) {
-    if (strcmp(device, "cpu") == 0) return STATUS_OK;
-    return status_set(STATUS_UNSUPPORTED, "--device %s: built without CUDA; use --device cpu", device);
-}
-
 static int command_run(const struct command *command, struct program_common *common, int argc, char **argv) {
     enum status status = STATUS_OK;
     atexit(stdout_finish);
@@ -169,7 +165,7 @@ static int command_run(const struct command *command, struct program_common *com
     parse_command(command, common, argc, argv);
     progress_set_quiet(common->quiet);
     threads_set(common->threads);
-    TRY(check_device(common->device));
+    TRY(backend_check(common->device));
     TRY(command->run(common, command->settings));
     if (fflush(stdout) != 0 || ferror(stdout))
         status = status_set(STATUS_IO, "stdout: cannot write it: %s", strerror(errno));

@@ -10,20 +10,29 @@ extern const struct backend_fns cpu_backend_fns;
 // One line per backend.
 static const struct backend_fns *const backends[] = {&cpu_backend_fns};
 
+static const struct backend_fns *find(const char *name) {
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (strcmp(backends[i]->name, name) == 0) return backends[i];
+    return NULL;
+}
+
+enum status backend_check(const char *name) {
+    if (find(name)) return STATUS_OK;
+    return status_set(STATUS_UNSUPPORTED, "--device %s: built without %s; use --device cpu", name,
+                      strcmp(name, "cuda") == 0 ? "CUDA" : "it");
+}
+
 enum status backend_open(const char *name, struct backend **out) {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backends[i]->name, name) != 0) continue;
-        struct backend *backend = mem_new(1, sizeof *backend);
-        backend->fns = backends[i];
-        enum status status = backend->fns->open(backend);
-        if (status != STATUS_OK) {
-            free(backend);
-            return status;
-        }
+    enum status status = backend_check(name);
+    if (status != STATUS_OK) return status;
+    struct backend *backend = mem_new(1, sizeof *backend);
+    backend->fns = find(name);
+    status = backend->fns->open(backend);
+    if (status == STATUS_OK)
         *out = backend;
-        return STATUS_OK;
-    }
-    return status_set(STATUS_UNSUPPORTED, "--device %s: this build has no such device; use --device cpu", name);
+    else
+        free(backend);
+    return status;
 }
 
 void backend_close(struct backend *backend) {

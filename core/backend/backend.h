@@ -43,7 +43,9 @@ struct backend {
     double product_flops; // the part of cost.flops in products and attention
 };
 
-// STATUS_UNSUPPORTED for a device this build does not have, STATUS_DEVICE when it is not there.
+// STATUS_UNSUPPORTED for a device this build does not have.
+enum status backend_check(const char *name);
+// The same, and STATUS_DEVICE when it is not there.
 enum status backend_open(const char *name, struct backend **out);
 void backend_close(struct backend *backend); // accepts NULL
 
