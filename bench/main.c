@@ -161,8 +161,8 @@ static enum status generate_run(const struct program_common *common, void *input
     }
     all = mem_new((size_t)(prompt.n_tokens + s->tokens), sizeof *all);
     memcpy(all, prompt.tokens, (size_t)prompt.n_tokens * sizeof *all);
-    TRY(generate(model->transformer, model->step, prompt.tokens, prompt.n_tokens, s->tokens,
-                 all + prompt.n_tokens, &made));
+    TRY(generate(model->transformer, model->step, prompt.tokens, prompt.n_tokens, s->tokens, all + prompt.n_tokens,
+                 &made));
     TRY(print_text(model->tokenizer, all, prompt.n_tokens + made));
 done:
     free(all);

@@ -1,0 +1,82 @@
+#include "bench/task.h"
+
+#include "core/base/clock.h"
+#include "core/base/mem.h"
+#include "core/base/progress.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum status ask(struct task *task, const struct task_fns *fns) {
+    enum status status = STATUS_OK;
+    const struct items *items = task->items;
+    struct record *line = record_new();
+    struct progress *progress = progress_new(fns->name, "item", items->n_items, 0);
+    int64_t n_right = 0;
+    for (int64_t i = 0; i < items->n_items; i++) {
+        const struct item *item = &items->items[i];
+        record_clear(line);
+        record_integer(line, "item", i);
+        if (item->kind >= 0) record_string(line, "kind", items->kinds[item->kind]);
+        TRY(fns->item(task, i, line));
+        record_bool(line, "correct", task->right[i]);
+        TRY(run_folder_log(task->folder, line));
+        n_right += task->right[i];
+        progress_update(progress, i + 1, "accuracy %.3f", (double)n_right / (double)(i + 1));
+    }
+done:
+    progress_free(progress);
+    record_free(line);
+    return status;
+}
+
+static void summarize(const struct task *task, const struct task_fns *fns, double seconds) {
+    struct record *result = run_folder_result(task->folder);
+    record_string(result, "task", fns->name);
+    record_integer(result, "items", task->items->n_items);
+    items_accuracy(task->items, task->right, "accuracy", result);
+    if (fns->summary) fns->summary(task, result);
+    items_accuracy_by_kind(task->items, task->right, "accuracy", result);
+    record_number(result, "seconds", seconds);
+    record_number(result, "items_per_second", (double)task->items->n_items / seconds);
+    char *text = record_text(result, 0);
+    printf("%s\n", text);
+    free(text);
+}
+
+static enum status work(struct task *task, const struct task_fns *fns) {
+    enum status status = STATUS_OK;
+    const struct task_settings *s = task->settings;
+    TRY(model_open(s->model, task->common->device, NULL, &task->model));
+    struct items_options how = {.format = fns->format, .model = task->model, .limit = s->items};
+    TRY(items_read(s->data, &how, &task->items));
+    task->right = mem_new((size_t)task->items->n_items, sizeof *task->right);
+    task->right_norm = mem_new((size_t)task->items->n_items, sizeof *task->right_norm);
+    double start = clock_seconds();
+    TRY(ask(task, fns));
+    summarize(task, fns, clock_seconds() - start);
+done:
+    return status;
+}
+
+enum status task_run(const struct program_common *common, const struct task_settings *settings,
+                     const struct task_fns *fns) {
+    enum status status = STATUS_OK;
+    struct task task = {.common = common, .settings = settings};
+    struct record *about = record_new();
+    record_string(about, "task", fns->name);
+    record_integer(about, "items", settings->items);
+    if (fns->about) fns->about(&task, about);
+    TRY(record_digest(about, "model", settings->model));
+    TRY(record_digest(about, "data", settings->data));
+    TRY(program_run_folder(common, about, &task.folder));
+    status = run_folder_finish(task.folder, work(&task, fns));
+done:
+    free(task.right);
+    free(task.right_norm);
+    items_free(task.items);
+    model_free(task.model);
+    run_folder_free(task.folder);
+    record_free(about);
+    return status;
+}
