@@ -8,10 +8,6 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/attention_tiles.h"
 
-#include "core/base/mem.h"
-
-#include <omp.h>
-
 // Scratch of one thread; floats.
 struct buffers {
     float *keys, *values; // panels of K, rows of V: [length, width]
@@ -95,9 +91,10 @@ static void query_block(const struct op_call *call, struct buffers b, struct hea
     }
 }
 
-static void task(const struct op_call *call, struct buffers b, int64_t row, int64_t kv, int64_t width) {
+static void task(const struct op_call *call, float *scratch, int64_t length, int64_t width, int64_t row, int64_t kv) {
+    struct buffers b = buffers_at(scratch, length, width);
     const struct attention_params *p = &call->params.attention;
-    int64_t d = p->head_dim, group = p->heads / p->kv_heads, length = round_up(p->seq_len, PANEL);
+    int64_t d = p->head_dim, group = p->heads / p->kv_heads;
     struct view qkv = call->in[0];
     pack_rows(head_at(qkv, row, p->heads + kv, d), 0, p->seq_len, length, width, 1, b.values);
     pack_panels(b.values, length, width, b.keys);
@@ -109,19 +106,5 @@ static void task(const struct op_call *call, struct buffers b, int64_t row, int6
 
 enum status cpu_attention(struct backend *backend, const struct op_call *call) {
     (void)backend;
-    const struct attention_params *p = &call->params.attention;
-    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
-            width = round_up(p->head_dim, 8);
-    int64_t floats = round_up(buffer_floats(length, width), 16);
-    void *scratch = NULL;
-    enum status status =
-        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
-    if (status != STATUS_OK) return status;
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (int64_t b = 0; b < sequences; b++)
-        for (int64_t kv = 0; kv < p->kv_heads; kv++)
-            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv,
-                 width);
-    mem_buffer_free(scratch);
-    return STATUS_OK;
+    return attention_run(call, buffer_floats, task);
 }

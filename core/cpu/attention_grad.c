@@ -9,10 +9,6 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/attention_tiles.h"
 
-#include "core/base/mem.h"
-
-#include <omp.h>
-
 // Scratch of one thread; floats. The first five are [length, width], the next five [QUERIES, width].
 struct buffers {
     float *keys, *key_panels, *value_panels, *dkeys, *dvalues;
@@ -105,9 +101,10 @@ static void copy_out(struct head to, int64_t n, int64_t width, const float *rows
     }
 }
 
-static void task(const struct op_call *call, struct buffers b, int64_t row, int64_t kv, int64_t width) {
+static void task(const struct op_call *call, float *scratch, int64_t length, int64_t width, int64_t row, int64_t kv) {
+    struct buffers b = buffers_at(scratch, length, width);
     const struct attention_params *p = &call->params.attention;
-    int64_t T = p->seq_len, d = p->head_dim, group = p->heads / p->kv_heads, length = round_up(T, PANEL);
+    int64_t T = p->seq_len, d = p->head_dim, group = p->heads / p->kv_heads;
     int64_t k = p->heads + kv, v = k + p->kv_heads;
     pack_rows(head_at(call->in[0], row, v, d), 0, T, length, width, 1, b.keys);
     pack_panels(b.keys, length, width, b.value_panels);
@@ -122,19 +119,5 @@ static void task(const struct op_call *call, struct buffers b, int64_t row, int6
 
 enum status cpu_attention_grad(struct backend *backend, const struct op_call *call) {
     (void)backend;
-    const struct attention_params *p = &call->params.attention;
-    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
-            width = round_up(p->head_dim, 8);
-    int64_t floats = round_up(buffer_floats(length, width), 16);
-    void *scratch = NULL;
-    enum status status =
-        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
-    if (status != STATUS_OK) return status;
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (int64_t b = 0; b < sequences; b++)
-        for (int64_t kv = 0; kv < p->kv_heads; kv++)
-            task(call, buffers_at((float *)scratch + omp_get_thread_num() * floats, length, width), b * p->seq_len, kv,
-                 width);
-    mem_buffer_free(scratch);
-    return STATUS_OK;
+    return attention_run(call, buffer_floats, task);
 }

@@ -14,10 +14,13 @@
 #ifndef DQ_CORE_CPU_ATTENTION_TILES_H
 #define DQ_CORE_CPU_ATTENTION_TILES_H
 
+#include "core/base/mem.h"
 #include "core/cpu/lanes.h"
 #include "core/cpu/parts.h"
 #include "core/cpu/vector_math.h"
 #include "core/ops/op.h"
+
+#include <omp.h>
 
 enum {
     QUERIES = 16,
@@ -151,6 +154,29 @@ static inline void fill_outside(float *s, struct seen seen, int64_t n, float val
     for (int32_t j = 0; j < from; j += LANES) lanes_store(s + j, lanes_between(lanes_load(s + j), j, from, to, value));
     for (int32_t j = to / LANES * LANES; j < n; j += LANES)
         lanes_store(s + j, lanes_between(lanes_load(s + j), j, from, to, value));
+}
+
+// One sequence and key/value head: the sequence starts at `row`. `scratch` is this thread's, of as many floats as the op asks
+// for; length and width are seq_len and head_dim rounded up to whole panels and lanes.
+typedef void attention_task(const struct op_call *call, float *scratch, int64_t length, int64_t width, int64_t row,
+                            int64_t kv);
+
+// Shares the tasks of an op among threads.
+static inline enum status attention_run(const struct op_call *call, int64_t (*floats_of)(int64_t length, int64_t width),
+                                        attention_task *task) {
+    const struct attention_params *p = &call->params.attention;
+    int64_t sequences = call->in[0].rows / p->seq_len, length = round_up(p->seq_len, PANEL),
+            width = round_up(p->head_dim, 8), floats = round_up(floats_of(length, width), 16);
+    void *scratch = NULL;
+    enum status status =
+        mem_buffer_new(omp_get_max_threads() * floats * (int64_t)sizeof(float), "tiles of attention", &scratch);
+    if (status != STATUS_OK) return status;
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int64_t b = 0; b < sequences; b++)
+        for (int64_t kv = 0; kv < p->kv_heads; kv++)
+            task(call, (float *)scratch + omp_get_thread_num() * floats, length, width, b * p->seq_len, kv);
+    mem_buffer_free(scratch);
+    return STATUS_OK;
 }
 
 #endif
