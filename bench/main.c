@@ -33,7 +33,7 @@ static const struct argp_option eval_options[] = {
      "second model: KL(reference || model) and share of positions with the same most likely token", 1},
     {"seq-len", 'T', "T", 0, "tokens per window (default: the model's positions)", 1},
     {"windows", 'n', "N", 0, "windows to use, from the start of the file; 0 = all (default)", 1},
-    {"batch-size", 'b', "B", 0, "windows per pass; does not change the result", 1},
+    {"batch-size", 'b', "B", 0, "windows per pass; changes the result by rounding only", 1},
     {0, 0, 0, 0, "Multiple choice and exact match:", 2},
     {"items", KEY_ITEMS, "N", 0, "items to use, from the start of the file; 0 = all (default)", 2},
     {"tokens", KEY_TOKENS, "N", 0, "exact match: most tokens of an answer (default: 32)", 2},

@@ -205,8 +205,7 @@ static void build_dense(const struct op_case *t, struct rng *rng, struct op_call
         matrix_free(&o->out[0]);
         o->out[0] = matrix_new(t->op == OP_row_dot ? n : k, 1);
         break;
-    default:
-        o->in[0] = normal(rng, n, c, 1);
+    default: o->in[0] = normal(rng, n, c, 1);
     }
 }
 
