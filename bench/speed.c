@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BATCH = 8, SEQ_LEN = 256, SGEMM_N = 1024, SAMPLES_MAX = 4096 };
 
@@ -167,15 +168,19 @@ static enum status speed_case_run(const struct speed_case *about, double seconds
     TRY(bench_check(b, &flops));
     int64_t buffers = mem_buffer_bytes_peak(), resident = mem_resident_peak(); // before the operands of sgemm
     TRY(sgemm_open(&b->sgemm));
-    int n = 0;
-    for (double end = clock_seconds() + seconds; n < 5 || (clock_seconds() < end && n < SAMPLES_MAX); n++) {
-        products[n] = sgemm_seconds(&b->sgemm);
-        double start = clock_seconds();
-        TRY(optimizer_step(b->optimizer, b->tokens, &kl));
-        steps[n] = clock_seconds() - start;
+    // Rounds of products and of steps. BLAS's own threads spin for a while after a product, hence the pause.
+    int n = 0, n_products = 0;
+    for (double end = clock_seconds() + seconds; n < 5 || (clock_seconds() < end && n < SAMPLES_MAX);) {
+        for (int i = 0; i < 3 && n_products < SAMPLES_MAX; i++) products[n_products++] = sgemm_seconds(&b->sgemm);
+        usleep(200000);
+        for (double round = clock_seconds() + 1; n < SAMPLES_MAX && (n == 0 || clock_seconds() < round); n++) {
+            double start = clock_seconds();
+            TRY(optimizer_step(b->optimizer, b->tokens, &kl));
+            steps[n] = clock_seconds() - start;
+        }
     }
     double step = median(steps, n), gflops = 1e-9 * flops / step;
-    double peak = 2e-9 * SGEMM_N * SGEMM_N * SGEMM_N / median(products, n);
+    double peak = 2e-9 * SGEMM_N * SGEMM_N * SGEMM_N / median(products, n_products);
     printf("{\"case\": \"%s\", \"threads\": %d, \"steps\": %d, \"seconds\": %.6f, \"seconds_best\": %.6f, "
            "\"tokens_per_second\": %.1f, \"gflops\": %.2f, \"sgemm_gflops\": %.2f, \"share\": %.3f, \"planned_bytes\": "
            "%lld, "
