@@ -4,6 +4,10 @@
 // less than TILES tiles. A small output with a long inner dimension (a weight gradient: inner = tokens) is cut along the
 // inner dimension instead, since small tiles cost more packing than arithmetic; the partial products go to scratch and
 // are added in order. One row is a matrix-vector product. Traffic: a once per column of tiles, b once per row of tiles.
+//
+// Many rows times a small matrix: with AVX-512 OpenBLAS has kernels without packing for products of up to 10^6
+// multiplications, a fifth faster than the packed ones where neither operand is transposed. So such tiles go in strips of
+// at most STRIP_ROWS rows, and a transposed small matrix is turned once (NOTES.md).
 #include "core/cpu/cpu.h"
 #include "core/cpu/parts.h"
 
@@ -12,6 +16,19 @@
 #include <cblas.h>
 
 enum { TILE_ROWS = 512, TILE_COLS = 512, TILE_ROWS_LEAST = 256, INNER_LEAST = 256, TILES = 6, PARTS = 8 };
+
+#ifdef __AVX512F__
+enum { HAS_SMALL_KERNELS = 1 };
+#else
+enum { HAS_SMALL_KERNELS = 0 };
+#endif
+enum { SMALL_PRODUCT = 1000000, STRIP_ROWS = 64, STRIP_ROWS_LEAST = 16 };
+
+// Rows of a strip, 0 for products that are not cut into strips.
+static int64_t strip_rows(int64_t rows, int64_t cols, int64_t inner) {
+    int64_t strip = min_i64(SMALL_PRODUCT / (cols * inner), STRIP_ROWS) / STRIP_ROWS_LEAST * STRIP_ROWS_LEAST;
+    return HAS_SMALL_KERNELS && rows >= TILE_ROWS_LEAST && strip >= STRIP_ROWS_LEAST ? strip : 0;
+}
 
 struct cut {
     int64_t rows, cols, inner; // sizes of a part
@@ -46,6 +63,11 @@ static void part(const struct op_call *call, const struct cut *cut, int64_t i, i
     if (m == 1)
         cblas_sgemv(CblasRowMajor, tb ? CblasNoTrans : CblasTrans, (int)(tb ? n : inner), (int)(tb ? inner : n), 1,
                     b_part, (int)b.stride, a_part, ta ? (int)a.stride : 1, beta, c, 1);
+    else if (!ta && !tb && strip_rows(m, n, inner) > 0)
+        for (int64_t first = 0, strip = strip_rows(m, n, inner); first < m; first += strip)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)min_i64(strip, m - first), (int)n, (int)inner,
+                        1, a_part + first * a.stride, (int)a.stride, b_part, (int)b.stride, beta, c + first * stride,
+                        (int)stride);
     else
         cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
                     (int)inner, 1, a_part, (int)a.stride, b_part, (int)b.stride, beta, c, (int)stride);
@@ -76,14 +98,38 @@ static enum status deep_product(const struct op_call *call, const struct cut *cu
     return STATUS_OK;
 }
 
+static void tile_product(const struct op_call *call, const struct cut *cut) {
+    struct view y = call->out[0];
+#pragma omp parallel for collapse(2) schedule(dynamic) if (cut->tall * cut->wide > 1)
+    for (int64_t i = 0; i < cut->tall; i++)
+        for (int64_t j = 0; j < cut->wide; j++)
+            part(call, cut, i, j, 0, view_f32(y, i * cut->rows) + j * cut->cols, y.stride, call->accumulate);
+}
+
+// y = a b^T with b turned first.
+static enum status turned_product(const struct op_call *call, const struct cut *cut) {
+    struct view b = call->in[1];
+    void *turned = NULL;
+    enum status status = mem_buffer_new(view_count(b) * (int64_t)sizeof(float), "a turned matrix", &turned);
+    if (status != STATUS_OK) return status;
+    struct op_call straight = *call;
+    straight.in[1] = view_new(turned, DTYPE_F32, b.cols, b.rows);
+    straight.params.matmul.transpose_b = false;
+    for (int64_t i = 0; i < b.cols; i++)
+        for (int64_t j = 0; j < b.rows; j++) view_f32(straight.in[1], i)[j] = view_f32(b, j)[i];
+    tile_product(&straight, cut);
+    mem_buffer_free(turned);
+    return STATUS_OK;
+}
+
 enum status cpu_matmul(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view y = call->out[0];
-    struct cut cut = cut_of(y.rows, y.cols, call->params.matmul.transpose_a ? call->in[0].rows : call->in[0].cols);
+    const struct matmul_params *p = &call->params.matmul;
+    int64_t inner = p->transpose_a ? call->in[0].rows : call->in[0].cols;
+    struct cut cut = cut_of(y.rows, y.cols, inner);
     if (cut.deep > 1) return deep_product(call, &cut);
-#pragma omp parallel for collapse(2) schedule(dynamic) if (cut.tall * cut.wide > 1)
-    for (int64_t i = 0; i < cut.tall; i++)
-        for (int64_t j = 0; j < cut.wide; j++)
-            part(call, &cut, i, j, 0, view_f32(y, i * cut.rows) + j * cut.cols, y.stride, call->accumulate);
+    if (p->transpose_b && strip_rows(cut.rows, min_i64(cut.cols, y.cols), inner) > 0) return turned_product(call, &cut);
+    tile_product(call, &cut);
     return STATUS_OK;
 }
