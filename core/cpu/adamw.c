@@ -34,7 +34,7 @@ enum status cpu_adamw(struct backend *backend, const struct op_call *call) {
     const struct adamw_step step = adamw_step(&call->params.adamw);
     struct pieces cut = pieces_of(param, view_is_contiguous(param) && view_is_contiguous(first) &&
                                              view_is_contiguous(second) && view_is_contiguous(grad));
-#pragma omp parallel for if (cut.count > 1)
+#pragma omp parallel for if (cut.count > ALONE)
     for (int64_t piece = 0; piece < cut.count; piece++) {
         struct piece at = piece_at(cut, piece);
         float *restrict p = view_f32(param, at.row) + at.first, *restrict m = view_f32(first, at.row) + at.first;

@@ -10,7 +10,7 @@ enum status cpu_fill(struct backend *backend, const struct op_call *call) {
     struct view y = call->out[0];
     float value = (float)call->params.value;
     struct pieces cut = pieces_of(y, view_is_contiguous(y));
-#pragma omp parallel for if (cut.count > 1)
+#pragma omp parallel for if (cut.count > ALONE)
     for (int64_t p = 0; p < cut.count; p++) {
         struct piece at = piece_at(cut, p);
         float *to = view_f32(y, at.row) + at.first;
@@ -24,7 +24,7 @@ enum status cpu_copy(struct backend *backend, const struct op_call *call) {
     struct view a = call->in[0], y = call->out[0];
     bool accumulate = call->accumulate;
     struct pieces cut = pieces_of(y, view_is_contiguous(a) && view_is_contiguous(y));
-#pragma omp parallel for if (cut.count > 1)
+#pragma omp parallel for if (cut.count > ALONE)
     for (int64_t p = 0; p < cut.count; p++) {
         struct piece at = piece_at(cut, p);
         const float *from = view_f32(a, at.row) + at.first;
@@ -52,7 +52,7 @@ enum status cpu_row_dot(struct backend *backend, const struct op_call *call) {
     struct view a = call->in[0], b = call->in[1], y = call->out[0];
     double factor = call->params.factor;
     int64_t part = rows_per_part(a.cols), parts = ceil_div(a.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(a.rows, (p + 1) * part); i++)
             *view_f64(y, i) = factor * dot(view_f32(a, i), view_f32(b, i), a.cols);

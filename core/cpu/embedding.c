@@ -14,7 +14,7 @@ enum status cpu_embedding(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view table = call->in[0], tokens = call->in[1], y = call->out[0];
     int64_t part = rows_per_part(y.cols), parts = ceil_div(y.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(y.rows, (p + 1) * part); i++) {
             int32_t token = *view_i32(tokens, i);

@@ -91,7 +91,7 @@ static enum status each_group(enum use use, const struct grid *grid, struct view
     int64_t group_cols = grid_group_cols(grid, w.cols), groups = scale.cols;
     int64_t part = rows_per_part(w.cols), parts = ceil_div(w.rows, part);
     base.low = grid->levels[0], base.high = grid->levels[grid->n_levels - 1];
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(w.rows, (p + 1) * part); i++)
             for (int64_t k = 0; k < groups; k++) {
@@ -142,7 +142,7 @@ enum status cpu_grid_scale(struct backend *backend, const struct op_call *call) 
     const struct grid *grid = call->params.grid;
     int64_t group_cols = grid_group_cols(grid, w.cols);
     int64_t part = rows_per_part(w.cols), parts = ceil_div(w.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(w.rows, (p + 1) * part); i++)
             for (int64_t k = 0; k < scale.cols; k++) {
@@ -161,7 +161,7 @@ enum status cpu_clamp_pull(struct backend *backend, const struct op_call *call) 
     if (params->strength != 0)
         return each_group(USE_PULL, params->grid, call->in[1], call->in[2], (struct view){0}, g, base);
     struct pieces cut = pieces_of(g, view_is_contiguous(g));
-#pragma omp parallel for if (cut.count > 1)
+#pragma omp parallel for if (cut.count > ALONE)
     for (int64_t p = 0; p < cut.count; p++) {
         struct piece at = piece_at(cut, p);
         float *g_p = view_f32(g, at.row) + at.first;

@@ -69,7 +69,7 @@ enum status cpu_cross_entropy(struct backend *backend, const struct op_call *cal
     (void)backend;
     struct view logits = call->in[0], targets = call->in[1], loss = call->out[0];
     int64_t part = rows_per_part(logits.cols), parts = ceil_div(logits.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(logits.rows, (p + 1) * part); i++)
             *view_f64(loss, i) =
@@ -140,7 +140,7 @@ enum status cpu_kl_divergence(struct backend *backend, const struct op_call *cal
     int64_t row_bytes = ceil_div(cols, 16) * 64;
     enum status status = mem_buffer_new(omp_get_max_threads() * row_bytes, "softmax of one row per thread", &scratch);
     if (status != STATUS_OK) return status;
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++) {
         float *row = (float *)(void *)((char *)scratch + omp_get_thread_num() * row_bytes);
         for (int64_t i = p * part; i < min_i64(teacher.rows, (p + 1) * part); i++)

@@ -14,7 +14,7 @@ enum status cpu_rmsnorm(struct backend *backend, const struct op_call *call) {
     const float *gain = view_f32(call->in[1], 0);
     float eps = (float)call->params.eps;
     int64_t cols = x.cols, part = rows_per_part(cols), parts = ceil_div(x.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(x.rows, (p + 1) * part); i++) {
             const float *x_i = view_f32(x, i);
@@ -47,7 +47,7 @@ enum status cpu_rmsnorm_grad(struct backend *backend, const struct op_call *call
     struct view x = call->in[0], rstd = call->in[2], dy = call->in[3], dx = call->out[0];
     const float *gain = view_f32(call->in[1], 0);
     int64_t part = rows_per_part(x.cols), parts = ceil_div(x.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(x.rows, (p + 1) * part); i++)
             grad_row(view_f32(x, i), gain, *view_f32(rstd, i), view_f32(dy, i), view_f32(dx, i), x.cols,
@@ -100,7 +100,7 @@ enum status cpu_rmsnorm_tangent(struct backend *backend, const struct op_call *c
     struct view x = call->in[0], rstd = call->in[2], xd = call->in[3], yd = call->out[0];
     const float *gain = view_f32(call->in[1], 0), *gaind = call->in[4].rows ? view_f32(call->in[4], 0) : NULL;
     int64_t part = rows_per_part(x.cols), parts = ceil_div(x.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(x.rows, (p + 1) * part); i++)
             tangent_row(view_f32(x, i), gain, *view_f32(rstd, i), view_f32(xd, i), gaind, view_f32(yd, i), x.cols);

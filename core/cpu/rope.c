@@ -21,7 +21,7 @@ enum status cpu_rope(struct backend *backend, const struct op_call *call) {
     const struct rope_params *p = &call->params.rope;
     float sign = p->inverse ? -1 : 1;
     int64_t half = p->head_dim / 2, part = rows_per_part(x.cols), parts = ceil_div(x.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t b = 0; b < parts; b++)
         for (int64_t n = b * part; n < min_i64(x.rows, (b + 1) * part); n++) {
             int64_t position = p->offset + n % p->seq_len;

@@ -13,7 +13,7 @@ enum status cpu_swiglu(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view gu = call->in[0], h = call->out[0];
     int64_t width = h.cols, part = rows_per_part(width), parts = ceil_div(h.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t n = p * part; n < min_i64(h.rows, (p + 1) * part); n++) {
             const float *g = view_f32(gu, n), *u = g + width;
@@ -28,7 +28,7 @@ enum status cpu_swiglu_grad(struct backend *backend, const struct op_call *call)
     (void)backend;
     struct view gu = call->in[0], dh = call->in[1], dgu = call->out[0];
     int64_t width = dh.cols, part = rows_per_part(width), parts = ceil_div(dh.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t n = p * part; n < min_i64(dh.rows, (p + 1) * part); n++) {
             const float *g = view_f32(gu, n), *u = g + width, *dh_n = view_f32(dh, n);
@@ -47,7 +47,7 @@ enum status cpu_swiglu_tangent(struct backend *backend, const struct op_call *ca
     (void)backend;
     struct view gu = call->in[0], gud = call->in[1], hd = call->out[0];
     int64_t width = hd.cols, part = rows_per_part(width), parts = ceil_div(hd.rows, part);
-#pragma omp parallel for if (parts > 1)
+#pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t n = p * part; n < min_i64(hd.rows, (p + 1) * part); n++) {
             const float *g = view_f32(gu, n), *u = g + width, *gd = view_f32(gud, n), *ud = gd + width;
