@@ -3,8 +3,29 @@
 #include "core/base/clock.h"
 #include "core/base/progress.h"
 
+#include <poll.h>
 #include <pty.h>
 #include <sys/ioctl.h>
+
+// What is written to a terminal reaches its other end some time later and in parts, so it is read up to a last character that
+// nothing else writes. Closing the terminal first could drop what waits in it.
+static char *terminal_text(int master, int terminal) {
+    enum { SIZE = 65536 };
+    const char last = '\001';
+    assert_int_equal(write(terminal, &last, 1), 1);
+    char *text = mem_new(SIZE, 1);
+    for (size_t n = 0;;) {
+        struct pollfd ready = {.fd = master, .events = POLLIN};
+        assert_int_equal(poll(&ready, 1, 60000), 1);
+        ssize_t more = read(master, text + n, SIZE - 1 - n);
+        assert_true(more > 0);
+        n += (size_t)more;
+        if (text[n - 1] == last) {
+            text[n - 1] = '\0';
+            return text;
+        }
+    }
+}
 
 // Runs `work` with stderr going to a file, or to a terminal of 40 columns, and returns what was written there.
 static char *stderr_of(void (*work)(void), bool terminal) {
@@ -28,10 +49,8 @@ static char *stderr_of(void (*work)(void), bool terminal) {
     dup2(kept, STDERR_FILENO);
     close(kept);
     char *text;
-    if (terminal) { // what was written waits in the terminal; closing the other end first would drop it
-        text = mem_new(65536, 1);
-        ssize_t n = read(master, text, 65535);
-        assert_true(n > 0);
+    if (terminal) {
+        text = terminal_text(master, fd);
         close(master);
         close(fd);
     } else {
