@@ -15,5 +15,9 @@ int threads_count(void) { return omp_get_max_threads(); }
 
 void threads_wait_briefly(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv); // on failure: as it was
+    char path[4096]; // the program under its own name, which ps and pkill show
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    if (n <= 0 || n == sizeof path) return;
+    path[n] = '\0';
+    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv(path, argv); // on failure: as it was
 }
