@@ -83,6 +83,66 @@ static inline void score_rows(const float *eights, const float *panels, int64_t 
     }
 }
 
+// The keys of a tile that starts at key `base`, as seen by query i: columns from .. to - 1 of the tile.
+struct seen {
+    int64_t from, to;
+};
+
+// Eight rows of what follows from x = eights panels^T - offset, for the columns at `panel`, in registers from the products to
+// the result y: 2^x, 0 where a row does not see (BOUNDED: |x| <= 125), or y = x times p.
+enum finish { FINISH_POWER, FINISH_POWER_BOUNDED, FINISH_TIMES };
+
+#define DEFINE_FINISHED(name, vectors)                                                                                 \
+    static inline __attribute__((always_inline)) void name(                                                            \
+        enum finish finish, const float *eights, const float *panel, int64_t width, const float *offset,               \
+        const struct seen *seen, int64_t j, bool edge, const float *p, float *y, lanes *row_sum) {                     \
+        lanes x[8][vectors];                                                                                           \
+        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int v = 0; v < vectors; v++) x[i][v] = lanes_of(-offset[i]);    \
+        for (int64_t e = 0; e < width; e++) {                                                                          \
+            lanes b[vectors];                                                                                          \
+            UNROLL for (int v = 0; v < vectors; v++) b[v] = lanes_load(panel + e * PANEL + v * LANES);                 \
+            UNROLL for (int i = 0; i < 8; i++) UNROLL for (int v = 0; v < vectors; v++) x[i][v] +=                     \
+                eights[e * 8 + i] * b[v];                                                                              \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int v = 0; v < vectors; v++) {                                  \
+            lanes z = x[i][v];                                                                                         \
+            int64_t at = i * SCORES_STRIDE + v * LANES;                                                                \
+            if (finish == FINISH_POWER) z = lanes_exp2(z);                                                             \
+            if (finish == FINISH_POWER_BOUNDED) z = lanes_exp2_bounded(z);                                             \
+            if (finish == FINISH_TIMES) z *= lanes_load(p + at);                                                       \
+            if (edge) z = lanes_between(z, (int32_t)(j + v * LANES), (int32_t)seen[i].from, (int32_t)seen[i].to, 0);   \
+            lanes_store(y + at, z);                                                                                    \
+            if (row_sum) row_sum[i] += z;                                                                              \
+        }                                                                                                              \
+    }
+
+DEFINE_FINISHED(finished_one, 1)
+DEFINE_FINISHED(finished_two, 2)
+
+// y [8, n], n a multiple of LANES; row_sum [8], unless NULL, += over the columns.
+static inline __attribute__((always_inline)) void finished_rows(enum finish finish, const float *eights,
+                                                                const float *panels, int64_t width, const float *offset,
+                                                                const struct seen *seen, int64_t n, const float *p,
+                                                                float *y, lanes *row_sum) {
+    int64_t from = 0, to = n; // what all eight rows see
+    for (int i = 0; i < 8 && finish != FINISH_TIMES; i++)
+        from = max_i64(from, seen[i].from), to = min_i64(to, seen[i].to);
+    for (int64_t j = 0, step; j < n; j += step) {
+        const float *panel = panels + j / PANEL * PANEL * width + j % PANEL;
+        bool two = LANES == 16 && j % PANEL == 0 && j + PANEL <= n;
+        step = two ? 2 * LANES : LANES;
+        bool edge = finish != FINISH_TIMES && (j < from || j + step > to);
+        if (two && !edge)
+            finished_two(finish, eights, panel, width, offset, seen, j, false, p + j, y + j, row_sum);
+        else if (two)
+            finished_two(finish, eights, panel, width, offset, seen, j, true, p + j, y + j, row_sum);
+        else if (!edge)
+            finished_one(finish, eights, panel, width, offset, seen, j, false, p + j, y + j, row_sum);
+        else
+            finished_one(finish, eights, panel, width, offset, seen, j, true, p + j, y + j, row_sum);
+    }
+}
+
 // c [8, width] += p [8, k] rows [k, width]; p has rows of SCORES_STRIDE.
 static inline void weigh_rows(const float *p, const float *rows, int64_t width, int64_t k, float *c) {
     eight_rows(p, SCORES_STRIDE, 1, rows, width, c, width, width, k, true);
@@ -112,8 +172,10 @@ static inline void pack_rows(struct head h, int64_t first, int64_t n, int64_t pa
                              float *rows) {
     for (int64_t i = 0; i < padded; i++, rows += width) {
         const float *from = i < n ? head_row(h, first + i) : NULL;
-        int64_t d = from ? h.d : 0;
-        for (int64_t e = 0; e < d; e++) rows[e] = factor * from[e];
+        int64_t d = from ? h.d : 0, eights = d / 8 * 8;
+        for (int64_t e = 0; e < eights; e += 8)
+            for (int64_t l = 0; l < 8; l++) rows[e + l] = factor * from[e + l];
+        for (int64_t e = eights; e < d; e++) rows[e] = factor * from[e];
         for (int64_t e = d; e < width; e++) rows[e] = 0;
     }
 }
@@ -136,11 +198,6 @@ static inline void pack_eights(const float *rows, int64_t padded, int64_t width,
 static inline int64_t first_key(const struct attention_params *p, int64_t i) {
     return p->window > 0 ? max_i64(0, i + 1 - p->window) : 0;
 }
-
-// The keys of a tile that starts at key `base`, as seen by query i: columns from .. to - 1 of the tile.
-struct seen {
-    int64_t from, to;
-};
 
 static inline struct seen seen_in_tile(const struct attention_params *p, int64_t i, int64_t base, int64_t n) {
     struct seen seen = {max_i64(0, first_key(p, i) - base), min_i64(n, i + 1 - base)};

@@ -140,4 +140,16 @@ static inline lanes lanes_exp2(lanes x) {
     return e * (lanes)((int_lanes)t << 23);
 }
 
+// The same for |x| <= 125: the exponent is added to that of 2^f.
+static inline lanes lanes_exp2_bounded(lanes x) {
+    const float magic = 12582912.0f;
+    lanes t = x + magic, f = x - (t - magic);
+    lanes g = f * 0.000154448840f + 0.00133813026f;
+    g = g * f + 0.00961810325f;
+    g = g * f + 0.0555038100f;
+    g = g * f + 0.240226507f;
+    lanes e = (g * f + 0.693147182f) * f + 1.0f;
+    return (lanes)((int_lanes)e + ((int_lanes)t << 23));
+}
+
 #endif

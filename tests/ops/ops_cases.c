@@ -4,7 +4,7 @@
 //   k         matmul: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
 //   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
-//             clamp_pull: no pull; adamw: projected onto [0, 1]
+//             clamp_pull: no pull; adamw: projected onto [0, 1]; attention: scores too large to be powers without a maximum
 //
 // Sizes 1, 31, 33 straddle vector widths; 257, 600 straddle tiles. Every case runs with contiguous operands and with
 // operands that are column ranges of wider buffers, and in its += form where it has one.
@@ -22,7 +22,10 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
     ATTENTION(op, 1, 1, 1, 1, 2, 0), ATTENTION(op, 2, 1, 4, 2, 8, 0), ATTENTION(op, 2, 33, 8, 4, 8, 0),                \
         ATTENTION(op, 1, 31, 2, 1, 10, 7), ATTENTION(op, 2, 257, 2, 1, 8, 0), ATTENTION(op, 1, 200, 6, 2, 24, 33),     \
         ATTENTION(op, 1, 150, 2, 2, 64, 0), ATTENTION(op, 1, 77, 2, 1, 128, 0), ATTENTION(op, 1, 130, 1, 1, 40, 1),    \
-        ATTENTION(op, 1, 600, 1, 1, 16, 300), ATTENTION(op, 3, 64, 8, 1, 4, 64), ATTENTION(op, 1, 385, 3, 3, 6, 0)
+        ATTENTION(op, 1, 600, 1, 1, 16, 300), ATTENTION(op, 3, 64, 8, 1, 4, 64), ATTENTION(op, 1, 385, 3, 3, 6, 0),    \
+        {op, .n = 66, .seq = 33, .heads = 8, .kv = 4, .d = 8, .option = true}, {                                       \
+        op, .n = 600, .seq = 600, .heads = 2, .kv = 1, .d = 16, .option = true                                         \
+    }
 #define NORM_CASES(op)                                                                                                 \
     {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, { op, .n = 5, .c = 1000 }
 #define WIDTH_CASES(op)                                                                                                \
@@ -248,6 +251,8 @@ static void build_attention(const struct op_case *t, struct rng *rng, struct op_
         return;
     }
     o->in[0] = normal(rng, t->n, all, 1.5);
+    for (int64_t i = 0; i < t->n && t->option; i++)
+        for (int64_t j = 0; j < width; j++) o->in[0].x[i * all + j] *= 3;
     if (t->op == OP_attention) {
         o->out[1] = matrix_new(t->n, t->heads);
         return;

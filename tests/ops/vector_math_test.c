@@ -5,6 +5,7 @@
 #include "core/backend/backend.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
+#include "core/cpu/lanes.h"
 #include "core/cpu/vector_math.h"
 
 static float from_bits(uint32_t bits) {
@@ -40,6 +41,19 @@ static void power_of_two_is_within_two_ulp(void **state) {
     assert_true(worst <= 2);
     assert_true(exp2_f32(0) == 1 && exp2_f32(-INFINITY) == 0 && exp2_f32(-127) == 0 && exp2_f32(-1e30f) == 0);
     assert_true(isnan(exp2_f32(NAN)));
+}
+
+static void bounded_power_of_two_is_within_two_ulp(void **state) {
+    (void)state;
+    double worst = 0;
+    for (uint32_t bits = 0; bits < 0x42fa0000u; bits += 61) // 0 .. 125, both signs
+        for (int sign = 0; sign < 2; sign++) {
+            float x = from_bits(bits | (uint32_t)sign << 31);
+            double want = exp2((double)x);
+            worst = fmax(worst, fabs((double)lanes_exp2_bounded(lanes_of(x))[0] - want) / ldexp(1, ilogb(want) - 23));
+        }
+    print_message("largest error of lanes_exp2_bounded: %.2f ulp\n", worst);
+    assert_true(worst <= 2);
 }
 
 static void exponential_has_clean_ends(void **state) {
@@ -109,9 +123,9 @@ static void equal_or_extreme_logits_give_no_nan(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exponential_is_within_two_ulp),       cmocka_unit_test(power_of_two_is_within_two_ulp),
-        cmocka_unit_test(exponential_has_clean_ends),          cmocka_unit_test(small_divergences_keep_their_digits),
-        cmocka_unit_test(equal_or_extreme_logits_give_no_nan),
+        cmocka_unit_test(exponential_is_within_two_ulp),          cmocka_unit_test(power_of_two_is_within_two_ulp),
+        cmocka_unit_test(bounded_power_of_two_is_within_two_ulp), cmocka_unit_test(exponential_has_clean_ends),
+        cmocka_unit_test(small_divergences_keep_their_digits),    cmocka_unit_test(equal_or_extreme_logits_give_no_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
