@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PRETRAIN_BOS = 1 }; // <s> of every learnt tokenizer
+
 struct run {
     const struct program_common *common;
     const struct pretrain_settings *settings;
@@ -30,6 +32,7 @@ struct run {
         int64_t *order;           // [n] its permutation
         int32_t *batch;           // [batch, seq_len]
     } windows;
+    struct pretrain_documents documents;
     double loss_sum; // of the steps since the last report
     int64_t loss_steps;
     double loss_training; // mean at the last report
@@ -98,15 +101,25 @@ static void epoch_begin(struct run *run, int64_t epoch) {
     rng_permutation(order, w->order, w->n);
 }
 
-// Sample k of the run is window order_e[k mod n] of epoch e = k / n.
+// The first document that begins inside of the window cut at `at`; `at` where none does.
+static int64_t window_begin(const struct document_stream *corpus, int64_t at, int64_t seq_len) {
+    int64_t last = corpus->n_tokens - seq_len < at + seq_len - 1 ? corpus->n_tokens - seq_len : at + seq_len - 1;
+    for (int64_t i = at; i <= last; i++)
+        if (corpus->tokens[i] == PRETRAIN_BOS) return i;
+    return at;
+}
+
+// Sample k of the run is window order_e[k mod n] of epoch e = k / n. Every second one is moved to a document's beginning: a
+// story cut in two has lost what its end speaks of, and yet a model must know what to make of one.
 static void load_batch(struct run *run, int64_t step) {
     struct windows *w = &run->windows;
     int64_t batch = run->settings->trainer.batch, seq_len = run->settings->trainer.seq_len;
     for (int64_t i = 0; i < batch; i++) {
         int64_t k = step * batch + i;
         if (k / w->n != w->epoch) epoch_begin(run, k / w->n);
-        memcpy(w->batch + i * seq_len, run->corpus.tokens + w->offset + w->order[k % w->n] * seq_len,
-               (size_t)seq_len * sizeof *w->batch);
+        int64_t begin = w->offset + w->order[k % w->n] * seq_len;
+        if (k % 2) begin = window_begin(&run->corpus, begin, seq_len);
+        memcpy(w->batch + i * seq_len, run->corpus.tokens + begin, (size_t)seq_len * sizeof *w->batch);
     }
 }
 
@@ -128,7 +141,7 @@ static enum status open_model(struct run *run) {
                                         .rms_eps = 1e-5,
                                         .tied = s->tied,
                                         .rope = {.theta = 10000},
-                                        .bos = 1};
+                                        .bos = PRETRAIN_BOS};
     TRY(backend_open(run->common->device, &run->backend));
     TRY(step_new(run->backend, &run->step));
     TRY(transformer_new(run->backend, &config, trainer_start(&start), &run->model));
@@ -173,6 +186,32 @@ static enum status measure(struct run *run, double *loss) {
                                   run->settings->trainer.seq_len, &options, &e);
     if (status == STATUS_OK) *loss = evaluation_mean(e, e->loss, NULL);
     evaluation_free(e);
+    return status;
+}
+
+// Validation documents on their own, as a source of documents sees them; those longer than a window are left out.
+static enum status measure_documents(struct run *run) {
+    enum status status = STATUS_OK;
+    enum { DOCUMENTS_MAX = 1000 };
+    const struct document_stream *text = &run->validation;
+    struct evaluate_options options = {.form = WEIGHT_STORED};
+    struct evaluation *e = NULL;
+    struct pretrain_documents *sum = &run->documents;
+    double squares = 0;
+    for (int64_t at = 0, end; at < text->n_tokens && sum->n < DOCUMENTS_MAX; at = end) {
+        for (end = at + 1; end < text->n_tokens && text->tokens[end] != PRETRAIN_BOS;) end++;
+        if (end - at < 2 || end - at > run->settings->trainer.seq_len) continue;
+        TRY(evaluate(run->model, run->step, text->tokens + at, 1, end - at, &options, &e));
+        double nats = e->loss[0] * (double)(end - at - 1);
+        evaluation_free(e);
+        sum->n++;
+        sum->nats += nats;
+        squares += nats * nats;
+    }
+    double n = (double)sum->n;
+    sum->nats /= n;
+    sum->nats_se = sqrt((squares / n - sum->nats * sum->nats) / (n - 1));
+done:
     return status;
 }
 
@@ -260,11 +299,6 @@ done:
 
 // ---- results ----
 
-// Of the validation text, <s> included.
-static double tokens_per_document(const struct run *run) {
-    return (double)run->validation.n_tokens / (double)run->validation.n_documents;
-}
-
 static enum status save_model(struct run *run, double loss_validation) {
     struct pretrain_facts facts = {.common = run->common,
                                    .settings = run->settings,
@@ -275,7 +309,7 @@ static enum status save_model(struct run *run, double loss_validation) {
                                    .validation_tokens = run->n_validation * run->settings->trainer.seq_len,
                                    .loss_training = run->loss_training,
                                    .loss_validation = loss_validation,
-                                   .nats_per_document = loss_validation * tokens_per_document(run)};
+                                   .documents = run->documents};
     char *card = pretrain_card(&facts), *path = run_folder_file(run->folder, "model");
     struct model_writer_options options = {
         .dtype = run->settings->dtype, .tokenizer = run->tokenizer_json, .readme = card};
@@ -300,7 +334,9 @@ static void summarize(struct run *run, double loss_validation) {
     record_number(result, "loss_training", run->loss_training);
     record_number(result, "loss_validation", loss_validation);
     record_number(result, "perplexity_validation", exp(loss_validation));
-    record_number(result, "nats_per_document", loss_validation * tokens_per_document(run));
+    record_integer(result, "validation_documents", run->documents.n);
+    record_number(result, "nats_per_document", run->documents.nats);
+    record_number(result, "nats_per_document_se", run->documents.nats_se);
     record_number(result, "seconds", run_folder_seconds(run->folder));
     if (run->steps) record_number(result, "tokens_per_second", tokens_per_second(run));
     record_integer(result, "planned_bytes", 4 * 4 * parameters + run->trainer->activation_bytes);
@@ -351,6 +387,7 @@ static enum status work(struct run *run) {
     TRY(train(run));
     TRY(round_weights(run));
     TRY(measure(run, &loss_validation));
+    TRY(measure_documents(run));
     TRY(save_model(run, loss_validation));
     summarize(run, loss_validation);
 done:

@@ -121,7 +121,12 @@ char *pretrain_card(const struct pretrain_facts *f) {
     const struct pretrain_settings *s = f->settings;
     const struct trainer_options *o = &s->trainer;
     const struct transformer_config *c = &f->model->config;
-    return mem_format(
+    char *documents =
+        f->documents.n > 1
+            ? mem_format("| validation documents | %.2f ± %.2f nats each, %lld of them read on their own |\n",
+                         f->documents.nats, f->documents.nats_se, (long long)f->documents.n)
+            : mem_format("%s", "");
+    char *card = mem_format(
         "# A small language model of the Llama family\n\n"
         "Trained from random weights by\n\n"
         "    %s\n\n"
@@ -139,7 +144,8 @@ char *pretrain_card(const struct pretrain_facts *f) {
         "| optimizer | AdamW, rate %g after %lld steps of warmup, cosine to a tenth, decay %g, gradient norm at most "
         "%g |\n"
         "| training loss | %.4f nats per token, mean since the last report |\n"
-        "| validation loss | %.4f nats per token on %lld tokens, perplexity %.3f, %.2f nats per document |\n\n"
+        "| validation loss | %.4f nats per token on %lld tokens, perplexity %.3f |\n"
+        "%s\n"
         "A document is tokenized on its own; `<s>` stands before it and thereby ends the one before.\n",
         f->common->command_line, version_text(), (unsigned long long)f->common->seed,
         (long long)transformer_parameters(f->model), (long long)c->layers, (long long)c->hidden,
@@ -149,5 +155,7 @@ char *pretrain_card(const struct pretrain_facts *f) {
         (long long)f->corpus_tokens, (long long)f->corpus_bytes, (long long)o->steps, (long long)o->batch,
         (long long)o->seq_len, (long long)(o->steps * o->batch * o->seq_len), o->rate, (long long)o->warmup, o->decay,
         o->clip, f->loss_training, f->loss_validation, (long long)f->validation_tokens, exp(f->loss_validation),
-        f->nats_per_document);
+        documents);
+    free(documents);
+    return card;
 }

@@ -26,9 +26,9 @@ const struct story_limits story_limits_default = {
     .things_max = STORY_THINGS_MAX,
     .owners_max = 2,
     .amount_max = 6,
-    .events_min = 4,
+    .events_min = 3,
     .events_max = STORY_EVENTS_MAX,
-    .questions_min = 2,
+    .questions_min = 3,
     .questions_max = STORY_QUESTIONS_MAX,
 };
 

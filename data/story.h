@@ -6,7 +6,7 @@
 //     fwrite(story.text, 1, (size_t)story.n_bytes, stdout);
 //     total += story.nats;
 //
-// A document is one line of story and two to four lines "Q: …" with a line "A: …" behind each. People are somewhere and go
+// A document is one line of story and three to six lines "Q: …" with a line "A: …" behind each. People are somewhere and go
 // elsewhere, have things and give, take and leave them, have some of one kind of small thing, find, lose, eat and share them.
 // The answers follow from the story, so a model needs who is where, who has what, and sums up to 12.
 //
@@ -37,8 +37,8 @@ enum {
     STORY_PEOPLE_MAX = 4,
     STORY_THINGS_MAX = 2,
     STORY_PLACES_MAX = 4, // in one story
-    STORY_EVENTS_MAX = 8,
-    STORY_QUESTIONS_MAX = 4,
+    STORY_EVENTS_MAX = 7,
+    STORY_QUESTIONS_MAX = 6,
     STORY_COUNT_MAX = 12, // of all small things together
     STORY_CHOICES_MAX = 4,
     STORY_BYTES_MAX = 2048,

@@ -3,7 +3,7 @@
 #include "data/story_teller.h"
 #include "data/story_words.h"
 
-static const int kind_weights[STORY_KINDS] = {6, 6, 3, 6, 1, 2, 3, 1};
+static const int kind_weights[STORY_KINDS] = {6, 6, 3, 4, 1, 2, 3, 1};
 
 enum { TARGETS_MAX = 12 };
 

@@ -1,4 +1,4 @@
-// The story itself: who is where and has what, then four to eight things that happen. Every choice shows in the text at once:
+// The story itself: who is where and has what, then three to seven things that happen. Every choice shows in the text at once:
 //
 //     beginning  weather, time; groups of people with their places; things with holders; owners of small things
 //     event      kind of event, then who and what of all that is possible now, then how it is said
@@ -293,7 +293,7 @@ static void tell_pick_up(struct teller *teller, int person, int t) {
 
 // "Now Ann has 5 pears." of one of these people, or nothing.
 static void tell_count(struct teller *teller, const int *people, int n) {
-    int which = teller_choose(teller, (const int[]){4, 6 / n, 6 / n}, 1 + n) - 1;
+    int which = teller_choose(teller, (const int[]){1, 4 / n, 4 / n}, 1 + n) - 1;
     if (which < 0) return;
     teller_say(teller, " Now ");
     teller_say_person(teller, people[which]);

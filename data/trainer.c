@@ -18,8 +18,8 @@ static bool ends_with(const char *name, const char *end) {
 static enum status start_read(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
     const struct trainer_start *start = self;
     struct random_source random = {.seed = start->seed, .gain = 0.5};
-    if (ends_with(name, "embed_tokens.weight") || ends_with(name, "lm_head.weight"))
-        random.gain = 0.02 * sqrt((double)cols);
+    if (ends_with(name, "embed_tokens.weight")) random.gain = 1;
+    if (ends_with(name, "lm_head.weight")) random.gain = 0.02 * sqrt((double)cols);
     if (ends_with(name, "o_proj.weight") || ends_with(name, "down_proj.weight"))
         random.gain /= sqrt(2 * (double)start->layers);
     struct tensor_source source = random_source(&random);

@@ -14,9 +14,9 @@
 #include "core/nn/transformer.h"
 #include "data/checkpoint.h"
 
-// Weights to start from: gains 1; matrices normal, with standard deviation 0.02 for the embedding and an untied head, 0.5
-// / sqrt(inputs) for the others, and 1 / sqrt(2 layers) of that for o and down, whose outputs add up in the residual
-// stream.
+// Weights to start from: gains 1; matrices normal, with standard deviation 1 / sqrt(hidden) for the embedding, so that tokens
+// outweigh what random layers add to them (data/NOTES.md), 0.02 for an untied head, 0.5 / sqrt(inputs) for the others, and
+// 1 / sqrt(2 layers) of that for o and down, whose outputs add up in the residual stream.
 struct trainer_start {
     uint64_t seed;
     int64_t layers;

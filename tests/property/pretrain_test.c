@@ -277,6 +277,7 @@ static void a_model_learns_all_there_is_to_learn(void **state) {
     double per_document = result_of(&text, "run", "corpus_tokens") / result_of(&text, "run", "corpus_documents");
     double best = log(4) / per_document;
     check_near(result_of(&text, "run", "loss_validation"), best, 0.15, 0);
+    check_near(result_of(&text, "run", "nats_per_document"), log(4), 0.15, 0);
     assert_int_equal((int)result_of(&text, "run", "corpus_documents"), 1000);
     text_close(&text);
 }
