@@ -39,3 +39,22 @@ void model_free(struct model *model) {
     model_folder_free(model->folder);
     free(model);
 }
+
+static bool is_rounded(void *self, const char *name) {
+    const struct rounding *rounding = self;
+    const struct weight *weight = transformer_weight(rounding->model, name);
+    return weight && weight->grid;
+}
+
+static enum status put_rounded(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
+    const struct rounding *rounding = self;
+    const struct weight *weight = transformer_weight(rounding->model, name);
+    REQUIRE(weight && weight->rows == rows && weight->cols == cols, "the folder's tensors are the model's");
+    return rounding_values(rounding, weight, data);
+}
+
+enum status model_save_rounded(const struct model *model, const struct rounding *rounding, const char *path) {
+    REQUIRE(rounding->model == model->transformer, "the rounding is the model's");
+    struct model_folder_edit edit = {.self = (void *)rounding, .selects = is_rounded, .replace = put_rounded};
+    return model_folder_save(model->folder, path, &edit, true);
+}

@@ -5,7 +5,7 @@
 #ifndef DQ_DATA_MODEL_H
 #define DQ_DATA_MODEL_H
 
-#include "core/nn/transformer.h"
+#include "core/nn/rounding.h"
 #include "data/model_folder.h"
 #include "data/tokenizer.h"
 
@@ -20,5 +20,9 @@ struct model {
 // `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
 enum status model_open(const char *path, const char *device, const struct model *share, struct model **out);
 void model_free(struct model *model); // accepts NULL
+
+// Writes the model's folder once more to `path`, with the rounded values of every weight that has a grid. Overwrites a
+// model folder; as model_folder_save otherwise.
+enum status model_save_rounded(const struct model *model, const struct rounding *rounding, const char *path);
 
 #endif

@@ -15,7 +15,7 @@
 #ifndef DQ_DISCQUANT_OPTIMIZER_H
 #define DQ_DISCQUANT_OPTIMIZER_H
 
-#include "discquant/rounding.h"
+#include "core/nn/rounding.h"
 
 struct optimizer_options {
     int64_t steps, warmup;  // warmup steps are counted in steps

@@ -222,23 +222,9 @@ done:
 
 // ---- saving ----
 
-static bool is_rounded(void *self, const char *name) {
-    struct run *run = self;
-    struct weight *weight = transformer_weight(run->model->transformer, name);
-    return weight && weight->grid;
-}
-
-static enum status put_rounded(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
-    struct run *run = self;
-    struct weight *weight = transformer_weight(run->model->transformer, name);
-    REQUIRE(weight && weight->rows == rows && weight->cols == cols, "the folder's tensors are the model's");
-    return rounding_values(run->rounding, weight, data);
-}
-
 static enum status save_model(struct run *run) {
-    struct model_folder_edit edit = {.self = run, .selects = is_rounded, .replace = put_rounded};
     char *path = run_folder_file(run->folder, "model");
-    enum status status = model_folder_save(run->model->folder, path, &edit, true);
+    enum status status = model_save_rounded(run->model, run->rounding, path);
     free(path);
     return status;
 }

@@ -8,7 +8,7 @@
 #include "data/corpus.h"
 #include "data/json.h"
 #include "data/model.h"
-#include "discquant/rounding.h"
+#include "core/nn/rounding.h"
 
 struct stories {
     struct model *model;

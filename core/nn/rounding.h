@@ -5,8 +5,8 @@
 //     transformer_set_form(model, WEIGHT_ROUNDED);         // evaluate, save
 //
 // Every method ends with x; the rounded model is WEIGHT_ROUNDED: up where x > 1/2, else down.
-#ifndef DQ_DISCQUANT_ROUNDING_H
-#define DQ_DISCQUANT_ROUNDING_H
+#ifndef DQ_CORE_NN_ROUNDING_H
+#define DQ_CORE_NN_ROUNDING_H
 
 #include "core/nn/transformer.h"
 
@@ -32,6 +32,12 @@ enum status rounding_random(struct rounding *rounding, uint64_t seed);
 
 // Share of weights with |x - 0| or |x - 1| <= 0.01. After rounding_random weights without freedom are integral (x = 0).
 enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction);
+
+// Every x from host values [weights], in the order of the network.
+enum status rounding_set(struct rounding *rounding, const double *x);
+
+// Neighbours of one weight's stored values: host [rows, cols] each. down = up where there is no freedom.
+enum status rounding_neighbours(const struct rounding *rounding, const struct weight *weight, float *down, float *up);
 
 // The values that a saved model holds for `weight`: host [rows, cols] of the rounded weights.
 enum status rounding_values(const struct rounding *rounding, const struct weight *weight, float *out);

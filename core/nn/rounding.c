@@ -1,4 +1,4 @@
-#include "discquant/rounding.h"
+#include "core/nn/rounding.h"
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
@@ -151,6 +151,40 @@ enum status rounding_random(struct rounding *rounding, uint64_t seed) {
 done:
     host_weight_close(&host);
     return status;
+}
+
+enum status rounding_set(struct rounding *rounding, const double *x) {
+    enum status status = STATUS_OK;
+    struct backend *backend = rounding->model->backend;
+    void *buffer = NULL;
+    int64_t i = 0;
+    for (struct weight *w; (w = next_linear(rounding->model, &i));) {
+        int64_t n = w->rows * w->cols;
+        TRY(mem_buffer_new(n * 4, w->name, &buffer));
+        float *host = buffer;
+        for (int64_t k = 0; k < n; k++) host[k] = (float)x[k];
+        x += n;
+        TRY(backend_write(backend, w->x, host));
+        TRY(backend_sync(backend));
+        mem_buffer_free(buffer);
+        buffer = NULL;
+    }
+done:
+    mem_buffer_free(buffer);
+    return status;
+}
+
+enum status rounding_neighbours(const struct rounding *rounding, const struct weight *weight, float *down, float *up) {
+    struct host_weight host;
+    enum status status = host_weight_open(rounding->model->backend, weight, &host);
+    if (status != STATUS_OK) return status;
+    for (int64_t i = 0; i < weight->rows * weight->cols; i++) {
+        struct neighbours near = host_neighbours(weight, &host, i);
+        down[i] = near.down;
+        up[i] = near.up;
+    }
+    host_weight_close(&host);
+    return STATUS_OK;
 }
 
 enum status rounding_fraction_integral(const struct rounding *rounding, double *fraction) {
