@@ -82,4 +82,60 @@ void norm_sink_free(struct norm_sink *sink); // accepts NULL
 enum status norm_sink_begin(struct norm_sink *sink);
 enum status norm_sink_end(struct norm_sink *sink);
 
+// Per-sample gradients themselves, "rows", handed to `take` tile by tile; nothing of the size of samples x all weights
+// is held. For the matrix M of the walk, inner products with a direction, and what else needs single entries.
+//
+//     struct rows_matrix matrix = {.values = m, .stride = n_samples, .first = first};
+//     struct rows_sink *rows = rows_sink_new(batch, NULL, rows_to_matrix, &matrix);
+//     weight->sink = &rows->sink;
+//     rows_sink_begin(rows);                       // before every pass
+//
+// A tile's numbers are dY_b^T X_b in fp32, cut by the weight's shape alone: how many samples share a pass or a tile does
+// not change how they are computed. The caller scales: with transformer_loss.gradient_weight = 1 / (seq_len - 1) a row
+// is the gradient of its sample's own mean loss, whatever the batch.
+struct rows_tile {
+    const struct weight *weight;
+    int64_t first, samples; // samples first .. first + samples - 1 of the pass
+    int64_t row, rows;      // rows row .. row + rows - 1 of the weight
+    const float *grad;      // host [samples, rows, cols], with respect to the value
+    bool add;               // the same entries were given before in this pass: the gradient is the sum (shared weight)
+};
+typedef enum status rows_take(void *context, const struct rows_tile *tile);
+
+struct rows_sink {
+    struct grad_sink sink;
+    rows_take *take;
+    void *context;
+    int64_t samples;             // of a pass, at most
+    int64_t tile_rows;           // rows of a weight per tile; 0 = chosen by its shape
+    const struct weight *shared; // weight that two layers use, or NULL
+    bool *shared_given;          // [samples]
+    void *host;                  // copy of a tile, for backends without host memory
+    int64_t host_bytes;
+};
+
+struct rows_sink *rows_sink_new(int64_t samples, const struct weight *shared, rows_take *take, void *context);
+void rows_sink_free(struct rows_sink *sink); // accepts NULL
+void rows_sink_begin(struct rows_sink *sink);
+
+// Where rows go, by coordinates: entry (r, c) of a weight is coordinate first[weight.index] + r cols + c.
+
+// values[i, column + b] = scale[i] times coordinate i of sample b's gradient; the product is exact in double. Other columns
+// stay as they are.
+struct rows_matrix {
+    double *values; // [coordinates, stride]
+    int64_t stride, column;
+    const int64_t *first; // [weights]
+    const double *scale;  // [coordinates], NULL = 1
+};
+rows_take rows_to_matrix;
+
+// sums[b] += <sample b's gradient, direction>, products and sums in double, in an order that no batch or thread changes.
+struct rows_inner {
+    double *sums;            // [samples] of the pass, zeroed by the caller
+    const int64_t *first;    // [weights]
+    const double *direction; // [coordinates]
+};
+rows_take rows_to_inner;
+
 #endif
