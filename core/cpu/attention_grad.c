@@ -67,17 +67,6 @@ static inline float dot_short(const float *a, const float *b, int64_t n) {
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
 }
 
-// Rows first .. first + n of a head = factor * rows [n, width].
-static void unpack_rows(struct head to, int64_t first, int64_t n, int64_t width, float factor, const float *rows) {
-    for (int64_t i = 0; i < n; i++, rows += width) {
-        float *row = head_row(to, first + i);
-        int64_t eights = to.d / 8 * 8;
-        for (int64_t e = 0; e < eights; e += 8)
-            for (int64_t l = 0; l < 8; l++) row[e + l] = factor * rows[e + l];
-        for (int64_t e = eights; e < to.d; e++) row[e] = factor * rows[e];
-    }
-}
-
 static void query_block(const struct op_call *call, struct buffers b, int64_t row, int64_t h, int64_t first,
                         int64_t width) {
     const struct attention_params *p = &call->params.attention;

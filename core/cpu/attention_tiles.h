@@ -120,10 +120,9 @@ DEFINE_FINISHED(finished_one, 1)
 DEFINE_FINISHED(finished_two, 2)
 
 // y [8, n], n a multiple of LANES; row_sum [8], unless NULL, += over the columns.
-static inline __attribute__((always_inline)) void finished_rows(enum finish finish, const float *eights,
-                                                                const float *panels, int64_t width, const float *offset,
-                                                                const struct seen *seen, int64_t n, const float *p,
-                                                                float *y, lanes *row_sum) {
+static inline __attribute__((always_inline)) void
+finished_columns(enum finish finish, const float *eights, const float *panels, int64_t width, const float *offset,
+                 const struct seen *seen, int64_t n, const float *p, float *y, lanes *row_sum) {
     int64_t from = 0, to = n; // what all eight rows see
     for (int i = 0; i < 8 && finish != FINISH_TIMES; i++)
         from = max_i64(from, seen[i].from), to = min_i64(to, seen[i].to);
@@ -141,6 +140,16 @@ static inline __attribute__((always_inline)) void finished_rows(enum finish fini
         else
             finished_one(finish, eights, panel, width, offset, seen, j, true, p + j, y + j, row_sum);
     }
+}
+
+static inline __attribute__((always_inline)) void finished_rows(enum finish finish, const float *eights,
+                                                                const float *panels, int64_t width, const float *offset,
+                                                                const struct seen *seen, int64_t n, const float *p,
+                                                                float *y, lanes *row_sum) {
+    if (width == 8) // the products are eight instructions, no loop
+        finished_columns(finish, eights, panels, 8, offset, seen, n, p, y, row_sum);
+    else
+        finished_columns(finish, eights, panels, width, offset, seen, n, p, y, row_sum);
 }
 
 // c [8, width] += p [8, k] rows [k, width]; p has rows of SCORES_STRIDE.
@@ -168,16 +177,37 @@ static inline float *head_row(struct head h, int64_t i) { return view_f32(h.view
 static inline int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
 
 // rows [padded, width] = factor * rows first .. first + n of the head, zeros beyond n and d.
-static inline void pack_rows(struct head h, int64_t first, int64_t n, int64_t padded, int64_t width, float factor,
-                             float *rows) {
-    for (int64_t i = 0; i < padded; i++, rows += width) {
-        const float *from = i < n ? head_row(h, first + i) : NULL;
-        int64_t d = from ? h.d : 0, eights = d / 8 * 8;
-        for (int64_t e = 0; e < eights; e += 8)
-            for (int64_t l = 0; l < 8; l++) rows[e + l] = factor * from[e + l];
-        for (int64_t e = eights; e < d; e++) rows[e] = factor * from[e];
+static inline __attribute__((always_inline)) void copy_in(struct head h, int64_t first, int64_t n, int64_t padded,
+                                                          int64_t d, int64_t width, float factor, float *rows) {
+    for (int64_t i = 0; i < n; i++, rows += width) {
+        const float *from = head_row(h, first + i);
+        for (int64_t e = 0; e < d; e++) rows[e] = factor * from[e];
         for (int64_t e = d; e < width; e++) rows[e] = 0;
     }
+    for (int64_t e = 0; e < (padded - n) * width; e++) rows[e] = 0;
+}
+static inline void pack_rows(struct head h, int64_t first, int64_t n, int64_t padded, int64_t width, float factor,
+                             float *rows) {
+    if (h.d == 8) // one vector, not a loop
+        copy_in(h, first, n, padded, 8, 8, factor, rows);
+    else
+        copy_in(h, first, n, padded, h.d, width, factor, rows);
+}
+
+// Rows first .. first + n of the head = factor * rows [n, width].
+static inline __attribute__((always_inline)) void copy_out(struct head h, int64_t first, int64_t n, int64_t d,
+                                                           int64_t width, float factor, const float *rows) {
+    for (int64_t i = 0; i < n; i++, rows += width) {
+        float *to = head_row(h, first + i);
+        for (int64_t e = 0; e < d; e++) to[e] = factor * rows[e];
+    }
+}
+static inline void unpack_rows(struct head h, int64_t first, int64_t n, int64_t width, float factor,
+                               const float *rows) {
+    if (h.d == 8)
+        copy_out(h, first, n, 8, 8, factor, rows);
+    else
+        copy_out(h, first, n, h.d, width, factor, rows);
 }
 
 // out [padded / size, width, size] = rows [n, width] transposed `size` rows at a time.
@@ -191,7 +221,10 @@ static inline void pack_panels(const float *rows, int64_t padded, int64_t width,
     transpose_rows(rows, padded, width, PANEL, panels);
 }
 static inline void pack_eights(const float *rows, int64_t padded, int64_t width, float *eights) {
-    transpose_rows(rows, padded, width, 8, eights);
+    if (width == 8)
+        transpose_rows(rows, padded, 8, 8, eights);
+    else
+        transpose_rows(rows, padded, width, 8, eights);
 }
 
 // Keys that query i sees: first .. last, both included.
