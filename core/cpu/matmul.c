@@ -6,8 +6,8 @@
 // are added in order. One row is a matrix-vector product. Traffic: a once per column of tiles, b once per row of tiles.
 //
 // Many rows times a small matrix: with AVX-512 OpenBLAS has kernels without packing for products of up to 10^6
-// multiplications, a fifth faster than the packed ones where neither operand is transposed. So such tiles go in strips of
-// at most STRIP_ROWS rows, and a transposed small matrix is turned once (NOTES.md).
+// multiplications, a fifth faster than the packed ones where neither operand is transposed. So the tiles of such products are
+// strips of at most STRIP_ROWS rows, and a transposed small matrix is turned once (NOTES.md).
 #include "core/cpu/cpu.h"
 #include "core/cpu/parts.h"
 
@@ -63,11 +63,6 @@ static void part(const struct op_call *call, const struct cut *cut, int64_t i, i
     if (m == 1)
         cblas_sgemv(CblasRowMajor, tb ? CblasNoTrans : CblasTrans, (int)(tb ? n : inner), (int)(tb ? inner : n), 1,
                     b_part, (int)b.stride, a_part, ta ? (int)a.stride : 1, beta, c, 1);
-    else if (!ta && !tb && strip_rows(m, n, inner) > 0)
-        for (int64_t first = 0, strip = strip_rows(m, n, inner); first < m; first += strip)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)min_i64(strip, m - first), (int)n, (int)inner,
-                        1, a_part + first * a.stride, (int)a.stride, b_part, (int)b.stride, beta, c + first * stride,
-                        (int)stride);
     else
         cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
                     (int)inner, 1, a_part, (int)a.stride, b_part, (int)b.stride, beta, c, (int)stride);
@@ -129,7 +124,9 @@ enum status cpu_matmul(struct backend *backend, const struct op_call *call) {
     int64_t inner = p->transpose_a ? call->in[0].rows : call->in[0].cols;
     struct cut cut = cut_of(y.rows, y.cols, inner);
     if (cut.deep > 1) return deep_product(call, &cut);
-    if (p->transpose_b && strip_rows(cut.rows, min_i64(cut.cols, y.cols), inner) > 0) return turned_product(call, &cut);
+    int64_t strip = p->transpose_a ? 0 : strip_rows(y.rows, min_i64(cut.cols, y.cols), inner);
+    if (strip > 0) cut.rows = strip, cut.tall = ceil_div(y.rows, strip);
+    if (strip > 0 && p->transpose_b) return turned_product(call, &cut);
     tile_product(call, &cut);
     return STATUS_OK;
 }
