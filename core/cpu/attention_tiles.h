@@ -15,7 +15,7 @@
 #define DQ_CORE_CPU_ATTENTION_TILES_H
 
 #include "core/base/mem.h"
-#include "core/cpu/lanes.h"
+#include "core/cpu/eight_rows.h"
 #include "core/cpu/parts.h"
 #include "core/cpu/vector_math.h"
 #include "core/ops/op.h"
@@ -28,50 +28,6 @@ enum {
     PANEL = 32,
     SCORES_STRIDE = KEYS + 16, // rows of a tile fall into different cache sets
 };
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
-// c [8, vectors * lanes] (+)= a [8, k] b [k, .]; a_(i, e) = a[i a_row + e a_col].
-#define DEFINE_EIGHT_ROWS(name, vec, vectors)                                                                          \
-    static inline __attribute__((always_inline)) void name(const float *a, int64_t a_row, int64_t a_col,               \
-                                                           const float *b, int64_t b_row, float *c, int64_t c_row,     \
-                                                           int64_t k, bool add) {                                      \
-        enum { N = sizeof(vec) / sizeof(float) };                                                                      \
-        vec sum[8][vectors];                                                                                           \
-        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) {                                  \
-            if (add)                                                                                                   \
-                sum[i][j] = *(const vec *)(c + i * c_row + j * N);                                                     \
-            else                                                                                                       \
-                sum[i][j] = (vec){0};                                                                                  \
-        }                                                                                                              \
-        for (int64_t e = 0; e < k; e++, a += a_col, b += b_row) {                                                      \
-            vec b_e[vectors];                                                                                          \
-            UNROLL for (int j = 0; j < vectors; j++) b_e[j] = *(const vec *)(b + j * N);                               \
-            UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] +=                   \
-                a[i * a_row] * b_e[j];                                                                                 \
-        }                                                                                                              \
-        UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < vectors; j++) * (vec *)(c + i * c_row + j * N) = \
-            sum[i][j];                                                                                                 \
-    }
-
-DEFINE_EIGHT_ROWS(eight_rows_two, lanes, 2)
-DEFINE_EIGHT_ROWS(eight_rows_one, lanes, 1)
-DEFINE_EIGHT_ROWS(eight_rows_half, half_lanes, 1)
-
-// The same for n columns, n a multiple of 8.
-static inline __attribute__((always_inline)) void eight_rows(const float *a, int64_t a_row, int64_t a_col,
-                                                             const float *b, int64_t b_row, float *c, int64_t c_row,
-                                                             int64_t n, int64_t k, bool add) {
-    int64_t j = 0;
-    if (LANES == 16) // sixteen accumulators need the registers of AVX-512
-        for (; j + 2 * LANES <= n; j += 2 * LANES) eight_rows_two(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
-    for (; j + LANES <= n; j += LANES) eight_rows_one(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
-    for (; j < n; j += LANES / 2) eight_rows_half(a, a_row, a_col, b + j, b_row, c + j, c_row, k, add);
-}
 
 // s [8, n] (+)= eights panels^T, n a multiple of PANEL; s has rows of SCORES_STRIDE.
 static inline void score_rows(const float *eights, const float *panels, int64_t width, int64_t n, float *s, bool add) {

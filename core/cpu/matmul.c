@@ -3,17 +3,20 @@
 // How a product is cut follows from its shape alone. Tiles are at most TILE_ROWS x TILE_COLS, fewer rows where that gives
 // less than TILES tiles. A small output with a long inner dimension (a weight gradient: inner = tokens) is cut along the
 // inner dimension instead, since small tiles cost more packing than arithmetic; the partial products go to scratch and
-// are added in order. One row is a matrix-vector product. Traffic: a once per column of tiles, b once per row of tiles.
+// are added in order; with AVX-512 they are made by add_outer_products, which packs nothing. One row is a matrix-vector
+// product. Traffic: a once per column of tiles, b once per row of tiles.
 //
 // Many rows times a small matrix: with AVX-512 OpenBLAS has kernels without packing for products of up to 10^6
 // multiplications, a fifth faster than the packed ones where neither operand is transposed. So the tiles of such products are
 // strips of at most STRIP_ROWS rows, and a transposed small matrix is turned once (NOTES.md).
 #include "core/cpu/cpu.h"
+#include "core/cpu/eight_rows.h"
 #include "core/cpu/parts.h"
 
 #include "core/base/mem.h"
 
 #include <cblas.h>
+#include <string.h>
 
 enum { TILE_ROWS = 512, TILE_COLS = 512, TILE_ROWS_LEAST = 256, INNER_LEAST = 256, TILES = 6, PARTS = 8 };
 
@@ -68,27 +71,69 @@ static void part(const struct op_call *call, const struct cut *cut, int64_t i, i
                     (int)inner, 1, a_part, (int)a.stride, b_part, (int)b.stride, beta, c, (int)stride);
 }
 
-static void add_parts(struct view y, const float *partial, int64_t parts, bool accumulate) {
-    int64_t size = y.rows * y.cols;
+// c [m, n] += a^T b, a [k, m], b [k, n]; c has room for multiples of eight. Columns beyond a multiple of eight go
+// through copies with zeros.
+static void add_outer_products(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t m, int64_t n,
+                               int64_t k, float *c, int64_t stride) {
+    enum { K = 128, WIDE = 32 };
+    float last_a[K * 8], last_b[K * 8];
+    int64_t m8 = m / 8 * 8, n8 = n / 8 * 8;
+    for (int64_t done = 0; done < k; done += K, a += K * a_stride, b += K * b_stride) {
+        int64_t depth = min_i64(K, k - done);
+        for (int64_t e = 0; e < depth && (m8 < m || n8 < n); e++)
+            for (int64_t l = 0; l < 8; l++) {
+                last_a[e * 8 + l] = m8 + l < m ? a[e * a_stride + m8 + l] : 0;
+                last_b[e * 8 + l] = n8 + l < n ? b[e * b_stride + n8 + l] : 0;
+            }
+        for (int64_t j = 0; j < n; j += WIDE) {
+            int64_t wide = min_i64(WIDE, n8 - j);
+            for (int64_t i = 0; i < m; i += 8) {
+                const float *rows = i < m8 ? a + i : last_a;
+                int64_t next = i < m8 ? a_stride : 8;
+                float *to = c + i * stride;
+                eight_rows(rows, 1, next, b + j, b_stride, to + j, stride, wide, depth, true);
+                if (j + WIDE > n8 && n8 < n) eight_rows(rows, 1, next, last_b, 8, to + n8, stride, 8, depth, true);
+            }
+        }
+    }
+}
+
+static int64_t round_up_8(int64_t n) { return ceil_div(n, 8) * 8; }
+
+static void add_parts(struct view y, const float *partial, int64_t stride, int64_t part_size, int64_t parts,
+                      bool accumulate) {
     for (int64_t i = 0; i < y.rows; i++) {
         float *to = view_f32(y, i);
-        const float *from = partial + i * y.cols;
+        const float *from = partial + i * stride;
         for (int64_t p = 0; p < parts; p++)
-            for (int64_t j = 0; j < y.cols; j++) to[j] = (p > 0 || accumulate ? to[j] : 0) + from[p * size + j];
+            for (int64_t j = 0; j < y.cols; j++) to[j] = (p > 0 || accumulate ? to[j] : 0) + from[p * part_size + j];
     }
+}
+
+static void deep_part(const struct op_call *call, const struct cut *cut, int64_t j, int64_t k, float *c,
+                      int64_t stride) {
+    struct view a = call->in[0], b = call->in[1], y = call->out[0];
+    if (!HAS_SMALL_KERNELS || !call->params.matmul.transpose_a || call->params.matmul.transpose_b) {
+        part(call, cut, 0, j, k, c + j * cut->cols, stride, false);
+        return;
+    }
+    int64_t first = k * cut->inner, n = min_i64(cut->cols, y.cols - j * cut->cols);
+    c += j * cut->cols;
+    for (int64_t i = 0; i < round_up_8(y.rows); i++) memset(c + i * stride, 0, (size_t)round_up_8(n) * sizeof *c);
+    add_outer_products(view_f32(a, first), a.stride, view_f32(b, first) + j * cut->cols, b.stride, y.rows, n,
+                       min_i64(cut->inner, a.rows - first), c, stride);
 }
 
 static enum status deep_product(const struct op_call *call, const struct cut *cut) {
     struct view y = call->out[0];
-    int64_t size = y.rows * y.cols;
+    int64_t stride = round_up_8(y.cols), size = round_up_8(y.rows) * stride;
     void *partial = NULL;
     enum status status = mem_buffer_new(cut->deep * size * (int64_t)sizeof(float), "partial products", &partial);
     if (status != STATUS_OK) return status;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t k = 0; k < cut->deep; k++)
-        for (int64_t j = 0; j < cut->wide; j++)
-            part(call, cut, 0, j, k, (float *)partial + k * size + j * cut->cols, y.cols, false);
-    add_parts(y, partial, cut->deep, call->accumulate);
+        for (int64_t j = 0; j < cut->wide; j++) deep_part(call, cut, j, k, (float *)partial + k * size, stride);
+    add_parts(y, partial, stride, size, cut->deep, call->accumulate);
     mem_buffer_free(partial);
     return STATUS_OK;
 }
