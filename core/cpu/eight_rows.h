@@ -4,6 +4,8 @@
 
 #include "core/cpu/lanes.h"
 
+#include <stdbool.h>
+
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
