@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 static void *must(void *p) {
@@ -43,6 +44,15 @@ enum { BUFFER_ALIGN = 64 };
 static _Atomic int64_t buffer_bytes, buffer_bytes_peak;
 static _Atomic int64_t fail_at = -1;
 
+// Asks for huge pages within a large block: a step walks through tens of megabytes, more than the processor's table of
+// small pages covers. Best effort.
+static void ask_for_huge_pages(char *block, size_t bytes) {
+    enum { SMALL_PAGE = 4096, LARGE = 4 << 20 };
+    if (bytes < LARGE) return;
+    char *first = block + (SMALL_PAGE - (uintptr_t)block % SMALL_PAGE) % SMALL_PAGE;
+    (void)madvise(first, (size_t)(block + bytes - first) / SMALL_PAGE * SMALL_PAGE, MADV_HUGEPAGE);
+}
+
 enum status mem_buffer_new(int64_t bytes, const char *what, void **out) {
     REQUIRE(bytes >= 0, "negative size");
     int64_t countdown = atomic_load(&fail_at);
@@ -53,6 +63,7 @@ enum status mem_buffer_new(int64_t bytes, const char *what, void **out) {
         block = aligned_alloc(BUFFER_ALIGN, padded);
     }
     if (!block) return status_set(STATUS_NO_MEMORY, "out of memory: %s needs %.1f MB", what, (double)bytes / 1e6);
+    ask_for_huge_pages(block, (size_t)bytes);
     *(int64_t *)(void *)block = bytes;
     int64_t now = atomic_fetch_add(&buffer_bytes, bytes) + bytes;
     int64_t peak = atomic_load(&buffer_bytes_peak);
