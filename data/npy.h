@@ -8,6 +8,11 @@
 
 enum npy_type { NPY_F32, NPY_F64, NPY_I64 };
 
+// Fills `header` and returns how many of its bytes, a multiple of 64, stand before the values of an array [rows, cols]; cols
+// = 0 says [rows].
+enum { NPY_HEADER_BYTES = 256 };
+int64_t npy_header(enum npy_type type, int64_t rows, int64_t cols, char header[NPY_HEADER_BYTES]);
+
 // values [rows, cols], row-major; cols = 0 writes the one-dimensional array [rows]. The file appears complete or not at all.
 enum status npy_write(const char *path, enum npy_type type, const void *values, int64_t rows, int64_t cols);
 

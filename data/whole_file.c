@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,7 +54,7 @@ static void sync_parent(const char *path) {
 // looked up again once the lock is held. A file system without locks is used without.
 static enum status open_aside(struct whole_file *file) {
     for (;;) {
-        int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+        int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
         file->fd = injected_failure() ? -1 : open(file->aside, flags, 0666);
         if (file->fd < 0) return cannot("create", file->aside);
         int locked = flock(file->fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
@@ -106,6 +107,21 @@ enum status whole_file_write(struct whole_file *file, const void *bytes, size_t 
     file->used += n;
 done:
     return status;
+}
+
+enum status whole_file_map(struct whole_file *file, int64_t bytes, void **out) {
+    // Room first: a full disk would otherwise be a signal at some write to the mapping.
+    int error = injected_failure() ? ENOSPC : posix_fallocate(file->fd, 0, bytes);
+    if (error == 0) {
+        void *map = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+        if (map != MAP_FAILED) {
+            *out = map;
+            return STATUS_OK;
+        }
+        error = errno;
+    }
+    errno = error;
+    return cannot("make room for this file", file->path);
 }
 
 enum status whole_file_commit(struct whole_file *file) {

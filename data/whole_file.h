@@ -22,6 +22,11 @@ struct whole_file;
 enum status whole_file_open(const char *path, struct whole_file **out);
 enum status whole_file_write(struct whole_file *file, const void *bytes, size_t n);
 enum status whole_file_commit(struct whole_file *file);
+
+// Instead of whole_file_write: gives the file `bytes` zeros on the disk, at least one, and maps them for writing; commit
+// makes the file of what is there then. The mapping outlives `file`: the caller's to munmap.
+enum status whole_file_map(struct whole_file *file, int64_t bytes, void **out);
+
 void whole_file_free(struct whole_file *file);
 
 // Open, write, commit at once.
