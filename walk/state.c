@@ -1,0 +1,503 @@
+#include "walk/state.h"
+
+#include "core/base/mem.h"
+#include "walk/rows.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Sums of a pass are taken in PARTS parts of the free list. HEAVY: leverage above which a coordinate neither jumps nor goes
+// into a block: at most 8 rank coordinates can have it. TAU_MOST: how much larger than itself what stays may have to be.
+enum { PARTS = 64, ALONE = 32768, BATCH = 256, REBUILD = 4 };
+static const double HEAVY = 0.125, TAU_MOST = 5, SETTLED = 2e-14;
+
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static struct gram_rows rows_of(const struct walk_state *s) {
+    return (struct gram_rows){s->frame->q, s->n, s->frame->stride, s->rank};
+}
+
+static const double *row_of(const struct walk_state *s, int64_t id) { return s->frame->q + id * s->frame->stride; }
+
+static struct rng stream_of(const struct walk_state *s, uint64_t purpose) {
+    return (struct rng){.seed = s->options->seed, .stream = purpose + s->options->walk};
+}
+
+double walk_uniform(const struct walk_state *s, uint64_t purpose, uint64_t index) {
+    struct rng rng = stream_of(s, purpose);
+    uint64_t bits = (uint64_t)rng_bits(rng, 2 * index) << 32 | rng_bits(rng, 2 * index + 1);
+    return ((double)(bits >> 11) + 0.5) * 0x1p-53;
+}
+
+// ---- memory
+
+static enum status take(void *out, int64_t count, int64_t size, const char *what) {
+    void *p = NULL;
+    enum status status = mem_buffer_new((count > 0 ? count : 1) * size, what, &p);
+    if (status == STATUS_OK) memcpy(out, &p, sizeof p);
+    return status;
+}
+
+static enum status take_vectors(struct walk_state *s) {
+    enum status status = STATUS_OK;
+    double **vectors[] = {&s->fixed, &s->residual, &s->noise, &s->correct, &s->push, &s->slow, &s->slow_pair};
+    for (int i = 0; i < 7; i++) {
+        TRY(take(vectors[i], s->width, 8, "vectors of the walk"));
+        memset(*vectors[i], 0, (size_t)s->width * 8);
+    }
+    TRY(take(&s->parts, 2 * PARTS * s->width, 8, "sums of the walk"));
+    TRY(take(&s->gram, s->rank * s->rank, 8, "Gram matrix"));
+    TRY(take(&s->gram_before, s->rank * s->rank, 8, "Gram matrix"));
+    TRY(solver_new(&s->solver, s->rank));
+    TRY(solver_new(&s->trial, s->rank));
+    TRY(gram_scratch_new(s->n, s->rank, &s->scratch));
+done:
+    return status;
+}
+
+static enum status take_lists(struct walk_state *s) {
+    enum status status = STATUS_OK;
+    const char *what = "coordinates of the walk";
+    TRY(take(&s->x, s->n, 8, what));
+    TRY(take(&s->free, s->n, 8, what));
+    TRY(take(&s->held, s->n, 8, what));
+    TRY(take(&s->position, s->n, 8, what));
+    TRY(take(&s->direction, s->n, 8, what));
+    if (s->noisy && !s->gaussian) TRY(take(&s->signs, s->n, 8, what));
+    if (s->gaussian) TRY(take(&s->normals, s->n, 8, what));
+    TRY(take(&s->leaving, s->n, sizeof *s->leaving, what));
+    TRY(take(&s->leave_ids, s->n, 8, what));
+    TRY(take(&s->leave_to, s->n, 8, what));
+    for (int k = 0; k < 3; k++) TRY(take(&s->leave_weight[k], s->n, 8, what));
+done:
+    return status;
+}
+
+static void trace_gram(struct walk_state *s) {
+    s->gram_trace = 0;
+    for (int64_t k = 0; k < s->rank; k++) s->gram_trace += s->gram[k * s->rank + k];
+}
+
+void walk_gram(struct walk_state *s) {
+    memset(s->gram, 0, (size_t)(s->rank * s->rank) * 8);
+    gram_add(s->gram, 1, rows_of(s), s->free, s->n_free, NULL, s->scratch);
+    s->gram_built = s->n_free;
+    s->rows_read += (double)s->n_free;
+    trace_gram(s);
+}
+
+// y's integers are rounded already; the frame is orthonormal, so few of them are taken off the identity.
+static enum status start(struct walk_state *s) {
+    int64_t n_frozen = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        s->x[i] = s->y[i];
+        if (s->y[i] > 0 && s->y[i] < 1)
+            s->free[s->n_free++] = i;
+        else
+            s->leave_ids[n_frozen++] = i;
+    }
+    if (n_frozen > s->n / 2) {
+        walk_gram(s);
+    } else {
+        memset(s->gram, 0, (size_t)(s->rank * s->rank) * 8);
+        for (int64_t k = 0; k < s->rank; k++) s->gram[k * s->rank + k] = 1;
+        gram_add(s->gram, -1, rows_of(s), s->leave_ids, n_frozen, NULL, s->scratch);
+        s->rows_read += (double)n_frozen;
+        s->gram_built = s->n_free;
+        trace_gram(s);
+    }
+    return solver_factor(&s->solver, s->gram);
+}
+
+enum status walk_state_new(const struct frame *frame, const double *y, const struct walk_options *options, bool noisy,
+                           bool gaussian, struct walk_state **out) {
+    enum status status = STATUS_OK;
+    struct walk_state *s = mem_new(1, sizeof *s);
+    s->frame = frame, s->y = y, s->options = options;
+    s->n = frame->n, s->rank = frame->rank, s->width = frame->width;
+    s->noisy = noisy, s->gaussian = gaussian;
+    s->step = -1;
+    TRY(take_vectors(s));
+    TRY(take_lists(s));
+    TRY(start(s));
+    *out = s;
+    s = NULL;
+done:
+    walk_state_free(s);
+    return status;
+}
+
+void walk_state_free(struct walk_state *s) {
+    if (!s) return;
+    void *buffers[] = {s->x,
+                       s->free,
+                       s->held,
+                       s->position,
+                       s->direction,
+                       s->signs,
+                       s->normals,
+                       s->gram,
+                       s->gram_before,
+                       s->fixed,
+                       s->residual,
+                       s->noise,
+                       s->correct,
+                       s->push,
+                       s->slow,
+                       s->slow_pair,
+                       s->parts,
+                       s->leaving,
+                       s->leave_ids,
+                       s->leave_to,
+                       s->leave_weight[0],
+                       s->leave_weight[1],
+                       s->leave_weight[2]};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mem_buffer_free(buffers[i]);
+    solver_free(&s->solver);
+    solver_free(&s->trial);
+    gram_scratch_free(s->scratch);
+    free(s);
+}
+
+// ---- a pass
+
+// 64 steps of signs of a coordinate: two words of the block that coordinates 2k and 2k + 1 share.
+static uint64_t sign_word(struct rng rng, int64_t n, int64_t id, int64_t step) {
+    uint64_t at = 2 * ((uint64_t)(step / 64) * (uint64_t)n + (uint64_t)id);
+    return (uint64_t)rng_bits(rng, at) << 32 | rng_bits(rng, at + 1);
+}
+
+static double sign_of(uint64_t word, int64_t step) { return (word >> (step % 64)) & 1 ? 1 : -1; }
+
+// The noise that the noise sums hold, for the coming pass.
+static double next_noise(const struct walk_state *s, int64_t id) {
+    return s->gaussian ? s->normals[id] : sign_of(s->signs[id], s->step);
+}
+
+// Noise of this pass; draws that of the next one.
+static double turn_noise(struct walk_state *s, struct rng rng, int64_t id, double *next) {
+    int64_t t = s->step;
+    double now = 0;
+    if (s->gaussian) {
+        if (t >= 0) now = s->normals[id];
+        s->normals[id] = *next = rng_normal(rng, (uint64_t)(t + 1) * (uint64_t)s->n + (uint64_t)id);
+        return now;
+    }
+    if (t >= 0) now = sign_of(s->signs[id], t);
+    if ((t + 1) % 64 == 0) s->signs[id] = sign_word(rng, s->n, id, t + 1);
+    *next = sign_of(s->signs[id], t + 1);
+    return now;
+}
+
+// Positions first .. end - 1 of the free list; returns their least ratio.
+static inline __attribute__((always_inline)) double pass_part(struct walk_state *s, int64_t first, int64_t end,
+                                                              bool noisy, double step, double *t_sum, double *z_sum) {
+    double least = INFINITY;
+    struct rng rng = stream_of(s, WALK_RNG_NOISE);
+    for (int64_t k = first; k < end; k += 4) {
+        const double *rows[4];
+        int64_t count = min_i64(4, end - k);
+        for (int64_t j = 0; j < 4; j++) rows[j] = row_of(s, s->free[k + min_i64(j, count - 1)]);
+        if (k + 8 <= end)
+            for (int64_t j = 4; j < 8; j++) __builtin_prefetch(row_of(s, s->free[k + j]));
+        double t_dot[4], z_dot[4] = {0}, t_weight[4] = {0}, z_weight[4] = {0};
+        if (noisy)
+            rows_dot2(rows, s->correct, s->push, s->width, t_dot, z_dot);
+        else
+            rows_dot(rows, s->correct, s->width, t_dot);
+        for (int64_t j = 0; j < count; j++) {
+            int64_t id = s->free[k + j];
+            double d = s->x[id] - t_dot[j], h = 0;
+            if (noisy) h = turn_noise(s, rng, id, &z_weight[j]) - z_dot[j];
+            double distance = face_distance(d);
+            if (noisy && distance >= 0) least = fmin(least, distance / fmax(fabs(h), 1e-300));
+            s->position[k + j] = d;
+            s->direction[k + j] = h;
+            t_weight[j] = d + step * h - s->y[id];
+        }
+        rows_add(t_sum, t_weight, rows, s->width);
+        if (noisy) rows_add(z_sum, z_weight, rows, s->width);
+    }
+    return least;
+}
+
+void walk_pass(struct walk_state *s, bool noisy, double step) {
+    int64_t per_part = ((s->n_free + PARTS - 1) / PARTS + 3) / 4 * 4, width = s->width;
+    double least = INFINITY;
+    memset(s->parts, 0, (size_t)(2 * PARTS * width) * 8);
+#pragma omp parallel for schedule(dynamic) reduction(min : least) if (s->n_free * (width + 8) > ALONE)
+    for (int64_t p = 0; p < PARTS; p++) {
+        int64_t first = p * per_part, end = min_i64(first + per_part, s->n_free);
+        if (first >= end) continue;
+        double *sums = s->parts + 2 * p * width;
+        double ratio = noisy ? pass_part(s, first, end, true, step, sums, sums + width)
+                             : pass_part(s, first, end, false, step, sums, sums);
+        least = fmin(least, ratio);
+    }
+    memcpy(s->residual, s->fixed, (size_t)width * 8);
+    if (noisy) memset(s->noise, 0, (size_t)width * 8);
+    for (int64_t p = 0; p < PARTS; p++) {
+        row_add(s->residual, 1, s->parts + 2 * p * width, width);
+        if (noisy) row_add(s->noise, 1, s->parts + (2 * p + 1) * width, width);
+    }
+    s->step_size = step;
+    s->least_ratio = least;
+    s->step++;
+    s->rows_read += (double)s->n_free;
+}
+
+// ---- leaving
+
+// Coordinates on which a constraint rests do not jump: they are held, or stay. Exact leverages are computed only where
+// |q_i|^2 |G^-1| does not already show that they are small.
+static void spare_heavy(struct walk_state *s) {
+    double scale = 1.5 * solver_norm(&s->solver, NULL, s->slow, 2), *rows = NULL;
+    int64_t at[BATCH], width = s->width;
+    double leverage[BATCH];
+    void *p = NULL;
+    bool removed = false;
+    for (int64_t first = 0; first < s->n_leaving;) {
+        int64_t count = 0;
+        for (; first < s->n_leaving && count < BATCH; first++) {
+            const struct leaver *l = &s->leaving[first];
+            if (l->kind == LEAVE_JUMP && s->frame->norm2[s->free[l->at]] * scale > HEAVY) at[count++] = first;
+        }
+        if (count == 0) break;
+        if (!p) p = mem_new((size_t)(BATCH * width), 8), rows = p;
+        for (int64_t k = 0; k < count; k++)
+            memcpy(rows + k * width, row_of(s, s->free[s->leaving[at[k]].at]), (size_t)width * 8);
+        solver_leverage(&s->solver, rows, count, width, leverage);
+        s->rows_read += (double)count;
+        for (int64_t k = 0; k < count; k++) {
+            struct leaver *l = &s->leaving[at[k]];
+            if (leverage[k] <= HEAVY) continue;
+            l->kind = LEAVE_HOLD;
+            if (l->may_stay) l->at = -1, removed = true;
+        }
+    }
+    free(p);
+    if (!removed) return;
+    int64_t kept = 0;
+    for (int64_t k = 0; k < s->n_leaving; k++)
+        if (s->leaving[k].at >= 0) s->leaving[kept++] = s->leaving[k];
+    s->n_leaving = kept;
+}
+
+// Where they go, and what they change.
+static void draw(struct walk_state *s) {
+#pragma omp parallel for schedule(static) if (s->n_leaving > 4096)
+    for (int64_t k = 0; k < s->n_leaving; k++) {
+        int64_t id = s->free[s->leaving[k].at];
+        double x = s->x[id], to = x;
+        switch (s->leaving[k].kind) {
+        case LEAVE_JUMP: to = walk_uniform(s, WALK_RNG_JUMP, (uint64_t)id) < x ? 1 : 0; break;
+        case LEAVE_CLAMP: to = x < 0.5 ? 0 : 1; break;
+        case LEAVE_HERE:
+        case LEAVE_HOLD: break;
+        }
+        s->leave_ids[k] = id;
+        s->leave_to[k] = to;
+        s->leave_weight[0][k] = to - x;
+        s->leave_weight[1][k] = to - s->y[id];
+        s->leave_weight[2][k] = s->noisy ? -next_noise(s, id) : 0;
+    }
+}
+
+// Every second jump is put off; false if there was none.
+static bool thin_out(struct walk_state *s) {
+    int64_t kept = 0, jumps = 0;
+    for (int64_t k = 0; k < s->n_leaving; k++) {
+        if (s->leaving[k].kind == LEAVE_JUMP && jumps++ % 2 == 0) continue;
+        s->leaving[kept++] = s->leaving[k];
+    }
+    s->n_leaving = kept;
+    return jumps > 0;
+}
+
+// gram, trial solver and the sums of change, made for a set of leavers whose absence the others can carry.
+static enum status choose(struct walk_state *s, struct gram_sums *sums) {
+    memcpy(s->gram_before, s->gram, (size_t)(s->rank * s->rank) * 8);
+    for (;;) {
+        draw(s);
+        for (int k = 0; k < sums->n; k++) memset(sums->sum[k], 0, (size_t)s->width * 8);
+        gram_add(s->gram, -1, rows_of(s), s->leave_ids, s->n_leaving, sums, s->scratch);
+        s->rows_read += (double)s->n_leaving;
+        if (solver_try(&s->trial, s->gram)) {
+            double tau = solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1;
+            if (tau <= TAU_MOST) {
+                s->spread = fmax(s->spread, tau);
+                return STATUS_OK;
+            }
+        }
+        if (s->solver.rank < s->rank || !thin_out(s)) return solver_factor(&s->trial, s->gram);
+        s->guards++;
+        memcpy(s->gram, s->gram_before, (size_t)(s->rank * s->rank) * 8);
+    }
+}
+
+static void commit(struct walk_state *s) {
+    int64_t kept = 0, next = 0;
+    s->jump_variance = 0, s->jump_share = (double)s->n_leaving / (double)s->n_free;
+    for (int64_t k = 0; k < s->n_leaving; k++) {
+        s->jump_variance += s->leave_weight[0][k] * s->leave_weight[0][k] / (double)s->n_free;
+        s->x[s->leave_ids[k]] = s->leave_to[k];
+        if (s->leaving[k].kind == LEAVE_HOLD) s->held[s->n_held++] = s->leave_ids[k], s->total_held++;
+    }
+    for (int64_t k = 0; k < s->n_free; k++) {
+        if (next < s->n_leaving && s->leaving[next].at == k)
+            next++;
+        else
+            s->free[kept++] = s->free[k];
+    }
+    s->n_free = kept;
+    s->n_leaving = 0;
+}
+
+enum status walk_leave(struct walk_state *s) {
+    enum status status = STATUS_OK;
+    spare_heavy(s);
+    if (s->n_leaving == 0) return STATUS_OK;
+    double *change[3] = {s->correct, s->push, s->parts}; // of the coming pass: free to use
+    struct gram_sums sums = {.n = s->noisy ? 3 : 2};
+    for (int k = 0; k < 3; k++) sums.weight[k] = s->leave_weight[k], sums.sum[k] = change[k];
+    TRY(choose(s, &sums));
+    row_add(s->residual, 1, change[0], s->width);
+    row_add(s->fixed, 1, change[1], s->width);
+    if (s->noisy) row_add(s->noise, 1, change[2], s->width);
+    struct solver swap = s->solver;
+    s->solver = s->trial, s->trial = swap;
+    commit(s);
+    trace_gram(s);
+    if (s->n_free * REBUILD < s->gram_built) {
+        walk_gram(s);
+        TRY(solver_factor(&s->solver, s->gram));
+    }
+done:
+    return status;
+}
+
+enum status walk_prepare(struct walk_state *s) {
+    solver_solve(&s->solver, s->residual, s->correct);
+    if (s->noisy) solver_solve(&s->solver, s->noise, s->push);
+    return STATUS_OK;
+}
+
+enum status walk_settle(struct walk_state *s) {
+    enum status status = STATUS_OK;
+    for (int round = 0; round < 20 && s->n_free > 0; round++) {
+        double most = 0;
+        for (int64_t k = 0; k < s->rank; k++) most = fmax(most, fabs(s->residual[k]));
+        if (most <= SETTLED) break;
+        solver_solve(&s->solver, s->residual, s->correct);
+        int64_t step = s->step;
+        walk_pass(s, false, 0);
+        s->step = step;
+        for (int64_t k = 0; k < s->n_free; k++) {
+            double d = s->position[k];
+            s->x[s->free[k]] = d;
+            if (d > 0 && d < 1) continue;
+            s->leaving[s->n_leaving++] = (struct leaver){.at = k, .kind = LEAVE_CLAMP};
+            if (d < 0 || d > 1) s->repairs++;
+        }
+        if (s->n_leaving == 0 && round >= 3) break;
+        bool noisy = s->noisy; // the noise sums are no longer of use
+        s->noisy = false;
+        status = walk_leave(s);
+        s->noisy = noisy;
+        TRY(status);
+    }
+done:
+    return status;
+}
+
+// ---- checkpoints
+
+struct header {
+    char magic[8];
+    int64_t n, rank, n_free, n_held, step, gram_built, total_held, repairs, guards;
+    uint64_t seed, walk;
+    double rows_read, spread, jump_variance, jump_share;
+};
+
+static const char magic[8] = "dqwalk1";
+
+// Everything but the header, in order.
+static int64_t body_bytes(int64_t n, int64_t rank, int64_t width, int64_t n_free, int64_t n_held) {
+    return 8 * (n + n_free + n_held + rank * rank + 5 * width);
+}
+
+int64_t walk_state_bytes(const struct walk_state *s) {
+    return (int64_t)sizeof(struct header) + body_bytes(s->n, s->rank, s->width, s->n_free, s->n_held);
+}
+
+// The arrays of a checkpoint with their lengths; both directions use this list.
+static int fields(const struct walk_state *s, void *at[9], int64_t count[9]) {
+    void *all[] = {s->x, s->free, s->held, s->gram, s->fixed, s->residual, s->noise, s->slow, s->slow_pair};
+    int64_t counts[] = {s->n,     s->n_free, s->n_held, s->rank * s->rank, s->width,
+                        s->width, s->width,  s->width,  s->width};
+    memcpy(at, all, sizeof all);
+    memcpy(count, counts, sizeof counts);
+    return 9;
+}
+
+void walk_state_save(const struct walk_state *s, void *bytes) {
+    struct header h = {.n = s->n,
+                       .rank = s->rank,
+                       .n_free = s->n_free,
+                       .n_held = s->n_held,
+                       .step = s->step,
+                       .gram_built = s->gram_built,
+                       .total_held = s->total_held,
+                       .repairs = s->repairs,
+                       .guards = s->guards,
+                       .seed = s->options->seed,
+                       .walk = s->options->walk,
+                       .rows_read = s->rows_read,
+                       .spread = s->spread};
+    memcpy(h.magic, magic, sizeof magic);
+    char *to = bytes;
+    memcpy(to, &h, sizeof h);
+    to += sizeof h;
+    void *at[9];
+    int64_t count[9];
+    for (int i = 0, n = fields(s, at, count); i < n; i++) {
+        memcpy(to, at[i], (size_t)count[i] * 8);
+        to += count[i] * 8;
+    }
+}
+
+enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_bytes) {
+    struct header h;
+    const char *from = bytes;
+    const char *wrong = "the checkpoint of the walk is of another run or damaged; start without it";
+    if (n_bytes < (int64_t)sizeof h) return status_set(STATUS_INVALID, "%s", wrong);
+    memcpy(&h, from, sizeof h);
+    from += sizeof h;
+    if (memcmp(h.magic, magic, sizeof magic) != 0 || h.n != s->n || h.rank != s->rank || h.seed != s->options->seed ||
+        h.walk != s->options->walk || h.n_free < 0 || h.n_held < 0 || h.n_free > s->n || h.n_held > s->n - h.n_free ||
+        n_bytes != (int64_t)sizeof h + body_bytes(s->n, s->rank, s->width, h.n_free, h.n_held))
+        return status_set(STATUS_INVALID, "%s", wrong);
+    s->n_free = h.n_free, s->n_held = h.n_held, s->step = h.step, s->gram_built = h.gram_built;
+    s->total_held = h.total_held, s->repairs = h.repairs, s->guards = h.guards;
+    s->rows_read = h.rows_read, s->spread = h.spread;
+    s->jump_variance = h.jump_variance, s->jump_share = h.jump_share;
+    void *at[9];
+    int64_t count[9];
+    for (int i = 0, n = fields(s, at, count); i < n; i++) {
+        memcpy(at[i], from, (size_t)count[i] * 8);
+        from += count[i] * 8;
+    }
+    for (int64_t k = 0; k < s->n_free; k++) {
+        int64_t id = s->free[k];
+        if (id < 0 || id >= s->n || (k > 0 && id <= s->free[k - 1])) return status_set(STATUS_INVALID, "%s", wrong);
+        if (s->signs && s->step >= 0) s->signs[id] = sign_word(stream_of(s, WALK_RNG_NOISE), s->n, id, s->step);
+        if (s->normals && s->step >= 0)
+            s->normals[id] =
+                rng_normal(stream_of(s, WALK_RNG_NOISE), (uint64_t)s->step * (uint64_t)s->n + (uint64_t)id);
+    }
+    for (int64_t k = 0; k < s->n_held; k++)
+        if (s->held[k] < 0 || s->held[k] >= s->n) return status_set(STATUS_INVALID, "%s", wrong);
+    trace_gram(s);
+    return solver_factor(&s->solver, s->gram);
+}

@@ -1,0 +1,124 @@
+// A walk under way: which coordinates are free, the Gram matrix of their rows, and one pass over the rows per step.
+//
+//     walk_pass(s, true, step);      // position d_i, direction h_i of the free coordinates; residual and noise sums
+//     …                              // choose who leaves: s->leaving
+//     TRY(walk_leave(s));            // they go to their faces; Gram matrix, residual and noise sums follow
+//     walk_prepare(s);               // vectors of the next pass
+//
+// Equations (F the free set, G = sum_F q_i q_i^T, T = Q (x - y) with every coordinate in it, g the noise):
+//
+//     position   d_i = x_i - q_i . G^-1 T           the correction of least norm: removes T exactly, jumps and rounding alike
+//     direction  h_i = g_i - q_i . G^-1 sum_F g q   the noise projected on the null space
+//     next       T' = fixed + sum_F (d_i + step h_i - y_i) q_i,   Z' = sum_F g'_i q_i
+//
+// all in one read of the free rows. T is computed anew each time, so nothing drifts.
+#ifndef DQ_WALK_STATE_H
+#define DQ_WALK_STATE_H
+
+#include "core/base/rng.h"
+#include "walk/gram.h"
+#include "walk/walk.h"
+
+#include <stdbool.h>
+
+// Streams of random numbers (core/base/rng.h): purpose in the upper 32 bits, number of the walk in the lower.
+#define WALK_RNG_NOISE RNG_STREAM(64) // steps
+#define WALK_RNG_JUMP RNG_STREAM(65)  // jumps to faces, one per coordinate
+#define WALK_RNG_BLOCK RNG_STREAM(66) // blocks of leap
+#define WALK_RNG_PIVOT RNG_STREAM(67) // pivots and directions of gsw
+
+// How a coordinate leaves the free set.
+enum leave_kind {
+    LEAVE_JUMP,  // to 0 or 1, with the probabilities that keep its mean
+    LEAVE_CLAMP, // to the nearest face
+    LEAVE_HERE,  // stays where it is, counts as rounded (slack)
+    LEAVE_HOLD,  // stays where it is and fractional, until the final phase
+};
+
+struct leaver {
+    int64_t at; // position in the free list
+    enum leave_kind kind;
+    bool may_stay; // leap's random part: a coordinate that a constraint rests on stays free instead of being held
+};
+
+struct walk_state {
+    const struct frame *frame;
+    const double *y;
+    const struct walk_options *options;
+    int64_t n, rank, width;
+    bool noisy, gaussian;
+
+    double *x;     // [n]; of free coordinates: as of the last walk_leave
+    int64_t *free; // [n_free] ids, rising
+    int64_t n_free;
+    int64_t *held; // [n_held]
+    int64_t n_held;
+    double *position, *direction; // [n_free] d and h of the last pass
+    uint64_t *signs;              // [n] or NULL: Rademacher noise, bit t % 64 of the block of 64 steps
+    double *normals;              // [n] or NULL: Gaussian noise of the next pass
+
+    double *gram;                // [rank, rank] of the free rows
+    struct solver solver, trial; // of gram; of the gram after a block has left
+    double *gram_before;
+    struct gram_scratch *scratch;
+    double *fixed, *residual, *noise; // [width] see above
+    double *correct, *push;           // [width] G^-1 T, G^-1 Z
+    double *slow, *slow_pair;         // [rank] vectors of power iterations
+    double *parts;                    // [PARTS, 2 width] sums of a pass
+
+    struct leaver *leaving; // [n_leaving]; capacity n
+    int64_t n_leaving;
+    int64_t *leave_ids;
+    double *leave_weight[3]; // numbers of leaving coordinates: change of x, x - y, noise
+    double *leave_to;
+
+    int64_t step;                     // passes with noise or rounds so far
+    double step_size;                 // of the pass under way: d + step h is the point
+    double jump_variance, jump_share; // of the last leavers, per free coordinate: sum of squared changes, number
+    double least_ratio;               // min over the free set of distance of d from the faces / |h|
+    double gram_trace;
+    int64_t gram_built; // n_free when the Gram matrix was last summed from rows
+    double rows_read;
+    int64_t total_held, repairs, guards;
+    double spread;
+};
+
+enum status walk_state_new(const struct frame *frame, const double *y, const struct walk_options *options, bool noisy,
+                           bool gaussian, struct walk_state **out);
+void walk_state_free(struct walk_state *s); // accepts NULL
+
+// One pass over the free rows with correct and push as they are; step = 0 takes no step.
+void walk_pass(struct walk_state *s, bool noisy, double step);
+
+// The leaving coordinates go: x must hold the new points of all free coordinates. Keeps s->leaving in rising order of
+// `at`; coordinates that a constraint rests on are held (or kept). STATUS_NO_MEMORY, STATUS_INVALID.
+enum status walk_leave(struct walk_state *s);
+
+// correct and push of the next pass.
+enum status walk_prepare(struct walk_state *s);
+
+// Corrects x until the residual is that of rounding: at most a few passes without noise.
+enum status walk_settle(struct walk_state *s);
+
+// The Gram matrix of the free rows, from the rows.
+void walk_gram(struct walk_state *s);
+
+static inline int64_t walk_fractional(const struct walk_state *s) { return s->n_free + s->n_held; }
+
+// Distance from the nearer face; negative outside the box.
+static inline double face_distance(double x) { return x < 0.5 ? x : 1 - x; }
+
+// Uniform in (0, 1), 53 bits, at `index`.
+double walk_uniform(const struct walk_state *s, uint64_t stream, uint64_t index);
+
+// Checkpoints: everything that the steps to come depend on.
+int64_t walk_state_bytes(const struct walk_state *s);
+void walk_state_save(const struct walk_state *s, void *bytes);
+enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_bytes);
+
+// bulk.c, gsw.c: the engines. `stop`: fractional coordinates at which they end.
+enum status bulk_run(struct walk_state *s, const char *engine, int64_t stop);
+// Moves held coordinates back to the free set first. *kept: constraints that still hold; landing gives them up one by one.
+enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept);
+
+#endif
