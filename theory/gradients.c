@@ -2,11 +2,13 @@
 //     g_i = sign_i / sqrt(n) sum_k H[i][order_k] sqrt(lambda_k) z_k.
 //
 // z_k, k = 0 …, of a row comes from Philox with key = seed and counter (block, stream + row), as in core/base/rng.h:
-//     Gaussian     block k / 4: words (0, 1) give z of k % 4 = 0, 1 and words (2, 3) those of 2, 3, cosine and sine of Box-Muller
+//     Gaussian     block k / 4: words (0, 1) give z of k % 4 = 0, 1 and words (2, 3) those of 2, 3, cosine and sine of
+//                  Box-Muller
 //     Rademacher   block k / 128: bit k % 32 of word k / 32 % 4
-//     Student      block k: t = sqrt(degrees (u^(-2 / degrees) - 1)) cos(2 pi v), u from words (0, 1), v from word 2. This is
-//                  exact: the radius R of a bivariate t has P(R^2 > r^2) = (1 + r^2 / degrees)^(-degrees / 2), and each of its
-//                  coordinates is a t. u has 64 bits, because |t| goes like u^(-1 / degrees): 32 would cut the fourth moment by 1 %.
+//     Student      block k: t = sqrt(degrees (u^(-2 / degrees) - 1)) cos(2 pi v), u from words (0, 1), v from word 2.
+//                  This is exact: the radius R of a bivariate t has P(R^2 > r^2) = (1 + r^2 / degrees)^(-degrees / 2),
+//                  and each of its coordinates is a t. u has 64 bits, because |t| goes like u^(-1 / degrees): with 32 the
+//                  fourth moment would be 1 % low for 5 degrees.
 #include "theory/gradients.h"
 
 #include "core/base/mem.h"
@@ -96,8 +98,8 @@ static void words_at(struct rng rng, uint64_t block, uint32_t words[4]) {
     rng_philox(counter, key, words);
 }
 
-static void gaussian(struct rng rng, uint64_t first, double z[BLOCK]) {
-    for (uint64_t i = 0; i < BLOCK; i += 4) {
+static void gaussian(struct rng rng, uint64_t first, uint64_t n, double z[BLOCK]) {
+    for (uint64_t i = 0; i < n; i += 4) {
         uint32_t w[4];
         words_at(rng, (first + i) / 4, w);
         for (int pair = 0; pair < 2; pair++) {
@@ -114,9 +116,9 @@ static void rademacher(struct rng rng, uint64_t first, double z[BLOCK]) {
     for (int i = 0; i < BLOCK; i++) z[i] = w[i / 32] >> (i % 32) & 1 ? 1 : -1;
 }
 
-static void student(struct rng rng, double degrees, uint64_t first, double z[BLOCK]) {
+static void student(struct rng rng, double degrees, uint64_t first, uint64_t n, double z[BLOCK]) {
     double unit = sqrt(degrees - 2); // t has variance degrees / (degrees - 2)
-    for (uint64_t i = 0; i < BLOCK; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         uint32_t w[4];
         words_at(rng, first + i, w);
         double u = ((double)((uint64_t)w[0] << 32 | w[1]) + 1) * 0x1p-64;
@@ -124,14 +126,16 @@ static void student(struct rng rng, double degrees, uint64_t first, double z[BLO
     }
 }
 
-// z_first … of the row; first is a multiple of BLOCK.
-static void draw(const struct gradients *g, struct rng row, int64_t first, double z[BLOCK]) {
+// z_first … of the row, BLOCK of them or as many as there are; returns how many. first is a multiple of BLOCK.
+static int64_t draw(const struct gradients *g, struct rng row, int64_t first, double z[BLOCK]) {
+    int64_t left = g->options.law.n - first, n = left < BLOCK ? left : BLOCK;
     if (g->options.distribution == DISTRIBUTION_GAUSSIAN)
-        gaussian(row, (uint64_t)first, z);
+        gaussian(row, (uint64_t)first, (uint64_t)n, z);
     else if (g->options.distribution == DISTRIBUTION_RADEMACHER)
         rademacher(row, (uint64_t)first, z);
     else
-        student(row, g->options.degrees, (uint64_t)first, z);
+        student(row, g->options.degrees, (uint64_t)first, (uint64_t)n, z);
+    return n;
 }
 
 static struct rng row_rng(const struct gradients *g, uint64_t stream, int64_t row) {
@@ -144,8 +148,7 @@ void gradients_row_eigen(const struct gradients *g, uint64_t stream, int64_t row
     struct rng rng = row_rng(g, stream, row);
     double z[BLOCK];
     for (int64_t first = 0; first < g->options.law.n; first += BLOCK) {
-        int64_t n = g->options.law.n - first < BLOCK ? g->options.law.n - first : BLOCK;
-        draw(g, rng, first, z);
+        int64_t n = draw(g, rng, first, z);
         for (int64_t i = 0; i < n; i++) out[first + i] = g->root[first + i] * z[i];
     }
 }
@@ -159,8 +162,8 @@ void gradients_row(const struct gradients *g, uint64_t stream, int64_t row, doub
     int64_t n = g->options.law.n;
     double z[BLOCK];
     for (int64_t first = 0; first < n; first += BLOCK) {
-        draw(g, rng, first, z);
-        for (int64_t k = first; k < n && k < first + BLOCK; k++) out[g->order[k]] = g->root[k] * z[k - first];
+        int64_t drawn = draw(g, rng, first, z);
+        for (int64_t i = 0; i < drawn; i++) out[g->order[first + i]] = g->root[first + i] * z[i];
     }
     hadamard_transform(out, n);
     for (int64_t i = 0; i < n; i++) out[i] *= g->sign[i];

@@ -1,8 +1,8 @@
-// Synthetic gradients g = U diag(sqrt(lambda)) z whose covariance Sigma = U diag(lambda) U^T is known: lambda_k = scale k^-alpha,
-// z of independent coordinates with mean 0 and variance 1. Row `row` of stream `stream` is a function of (seed, stream, row)
-// alone: rows can be drawn in any order, split over threads or repeated; both bases draw the same z.
+// Synthetic gradients g = U diag(sqrt(lambda)) z whose covariance Sigma = U diag(lambda) U^T is known: lambda_k =
+// scale k^-alpha, z of independent coordinates with mean 0 and variance 1. Row `row` of stream `stream` is a function
+// of (seed, stream, row) alone: rows can be drawn in any order, over threads, again. Both bases draw the same z.
 //
-//     struct gradients_options options = {.law = {.n = 4096, .alpha = 1.5, .scale = 1}, .basis = BASIS_HADAMARD, .seed = 1};
+//     struct gradients_options options = {.law = {.n = 4096, .alpha = 1.5, .scale = 1}, .basis = BASIS_HADAMARD};
 //     TRY(gradients_new(&options, &gradients));
 //     TRY(gradients_columns(gradients, GRADIENTS_SAMPLES, 0, m, matrix, m));   // M as [n, m]
 //     double qe = gradients_error(gradients, d, work);                         // E <g, d>^2, exact
@@ -22,7 +22,7 @@ enum basis {
 enum distribution {
     DISTRIBUTION_GAUSSIAN,   // kurtosis E z^4 = 3
     DISTRIBUTION_RADEMACHER, // +1 or -1, kurtosis 1
-    DISTRIBUTION_STUDENT, // Student's t over its standard deviation; kurtosis 3 + 6 / (degrees - 4), infinite up to 4 degrees
+    DISTRIBUTION_STUDENT, // Student's t over its standard deviation; kurtosis 3 + 6 / (degrees - 4), infinite for <= 4
 };
 
 struct gradients_options {

@@ -60,8 +60,8 @@ double power_law_directions(const struct power_law *law, double mu) {
     for (int64_t k = last; k >= 1; k--) sum += direction(&d, (double)k);
     if (last == law->n) return sum;
 
-    // The poles of the logistic function are pi / alpha away from the axis: panels shorter than that make the 20-point rule
-    // exact to rounding.
+    // The poles of the logistic function are pi / alpha away from the axis: panels shorter than that make the 20-point
+    // rule exact to rounding.
     double a = (double)smooth, b = (double)law->n, at_a = direction(&d, a), at_b = direction(&d, b);
     double length = log(b) - log(a), step = fmin(0.7, 2 / fmax(law->alpha, 1));
     int64_t panels = (int64_t)ceil(length / step);

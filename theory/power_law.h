@@ -1,5 +1,5 @@
-// Spectra lambda_k = scale k^-alpha, k = 1 .. n: the model of the eigenvalues of the gradients' covariance Sigma (paper,
-// section 1.1.2) and, where a bound asks for it, their envelope. Sums cost the same for n = 10^3 and n = 10^15.
+// Spectra lambda_k = scale k^-alpha, k = 1 .. n: the model of the eigenvalues of the gradients' covariance Sigma
+// (paper, section 1.1.2) and, where a bound asks for it, their envelope. Sums cost the same for n = 10^3 and n = 10^15.
 //
 //     struct power_law law = {.n = 1 << 20, .alpha = 1.5, .scale = 1};
 //     double trace = power_law_sum(&law, 1, law.n);           // E |g|^2

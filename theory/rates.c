@@ -1,9 +1,10 @@
-// Proposition 4 with constants, after appendix B. Blocks J_p = {2^p, …, 2^(p+1) - 1}, p >= 0, with S_p = sum of lambda over J_p
-// <= scale q^p, q = 2^(1-alpha) < 1. Claim I holds with beta instead of 2 beta + 2, as a variance is at most the second moment:
-// E |X_ij - Sigma_ij|^2 <= E[h_i^2 h_j^2] / m <= beta lambda_i lambda_j / m. Claim II: a block of rank <= r has
-// E |X - Sigma|_S1 <= sqrt(r beta S_p S_k / m). So
-//     E |X - Sigma|_S1 <= 2 sum_{p<k} sqrt(beta min(m, 2^p) S_p S_k / m) + sum_p min(sqrt(beta 2^p / m), 2) S_p    (blocks)
-// and with s_p = min(1, sqrt(2^p / m)) q^p and sum_{k>p} q^(k/2) = q^(p/2) sqrt(q) / (1 - sqrt(q))
+// Proposition 4 with constants, after appendix B. Blocks J_p = {2^p, …, 2^(p+1) - 1}, p >= 0, with S_p = sum of lambda
+// over J_p <= scale q^p, q = 2^(1-alpha) < 1. Claim I holds with beta instead of 2 beta + 2, as a variance is at most
+// the second moment: E |X_ij - Sigma_ij|^2 <= E[h_i^2 h_j^2] / m <= beta lambda_i lambda_j / m. Claim II: a block of
+// rank <= r has E |X - Sigma|_S1 <= sqrt(r beta S_p S_k / m). So
+//     E |X - Sigma|_S1 <= 2 sum_{p<k} sqrt(beta min(m, 2^p) S_p S_k / m) + sum_p min(sqrt(beta 2^p / m), 2) S_p
+// which is rates_proposition4_blocks. With s_p = min(1, sqrt(2^p / m)) q^p and
+// sum_{k>p} q^(k/2) = q^(p/2) sqrt(q) / (1 - sqrt(q)) it is
 //     <= scale A sum_p s_p,   A = 2 sqrt(beta q) / (1 - sqrt(q)) + max(sqrt(beta), 2).
 // With r = sqrt(2) q = 2^(3/2 - alpha), sum_p s_p is at most
 //     alpha < 3/2: m^(1-alpha) (r / (r - 1) + 1 / (1 - q));

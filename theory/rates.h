@@ -1,4 +1,4 @@
-// The paper's statements as numbers: F_alpha and Theorem 2 (section 2), Proposition 4 (section 2.2, proved in appendix B).
+// The paper's statements as numbers: F_alpha and Theorems 1 and 2 (section 2), Proposition 4 (section 2.2, appendix B).
 //
 //     struct hypothesis h = {.law = {.n = 1 << 20, .alpha = 1.25, .scale = 1}, .beta = 3, .m = 256};
 //     double f, error;
@@ -22,12 +22,12 @@ struct hypothesis {
 // alpha > 1, beta >= 1, 1 <= m <= n and a sound law.
 enum status hypothesis_check(const struct hypothesis *h);
 
-// F_alpha(m, n) of Theorem 2: m^(1-alpha) for alpha < 3/2, log(n) / sqrt(m) for alpha = 3/2, 1 / sqrt(m) above. beta and scale
-// play no part.
+// F_alpha(m, n) of Theorem 2: m^(1-alpha) for alpha < 3/2, log(n) / sqrt(m) for alpha = 3/2, 1 / sqrt(m) above. beta
+// and scale play no part.
 enum status rates_f_alpha(const struct hypothesis *h, double *f);
 
-// Theorem 2 (ii): constant * scale * log(n / m) * F_alpha(m, n), a bound on E <g, x - y>^2. `constant` is what the paper's
-// sign hides; it depends on alpha and beta. m <= n / 16.
+// Theorem 2 (ii): constant * scale * log(n / m) * F_alpha(m, n), a bound on E <g, x - y>^2. `constant` is what the
+// paper's sign hides; it depends on alpha and beta. m <= n / 16.
 enum status rates_theorem2(const struct hypothesis *h, double constant, double *error);
 
 // Theorem 2 (i): coordinates that may stay fractional.
@@ -41,7 +41,8 @@ enum status rates_samples(const struct hypothesis *h, double constant, double er
 enum status rates_proposition4(const struct hypothesis *h, double *bound);
 enum status rates_proposition4_constant(double alpha, double beta, double *constant);
 
-// The sum over dyadic blocks from which the proof reads that bound, before the sums are estimated: smaller, and true for any n.
+// The sum over dyadic blocks from which the proof reads that bound, before the sums are estimated: smaller, and true
+// for any n.
 enum status rates_proposition4_blocks(const struct hypothesis *h, double *bound);
 
 #endif

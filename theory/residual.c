@@ -1,11 +1,12 @@
-// sum_k lambda_k / (lambda_k + mu) = m for mu, by Brent's method in log mu. The left side falls from the number of positive
-// eigenvalues to 0. It is at most trace / mu, so mu <= trace / m; and at least r lambda_min / (lambda_min + mu) with r positive
-// eigenvalues, so mu >= lambda_min (r - m) / m.
+// sum_k lambda_k / (lambda_k + mu) = m for mu, by Brent's method in log mu. The left side falls from the number of
+// positive eigenvalues to 0. It is at most trace / mu, so mu <= trace / m; and with r positive
+// eigenvalues at least r lambda_min / (lambda_min + mu), so mu >= lambda_min (r - m) / m.
 #include "theory/residual.h"
 
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_roots.h>
 
+#include <float.h>
 #include <math.h>
 
 struct spectrum {
@@ -29,7 +30,7 @@ static double excess(double log_mu, void *context) {
 
 static double solve(struct spectrum *s, double low, double high) {
     gsl_function f = {.function = excess, .params = s};
-    low = log(low) - 1e-9, high = log(high) + 1e-9; // rounding must not take the root out of the bracket
+    low = log(fmax(low, DBL_MIN)) - 1e-9, high = log(high) + 1e-9; // rounding must not take the root out of the bracket
     // At the ends the sum can miss m by rounding only; the handler of GSL would end the program for that.
     if (excess(low, s) <= 0) return exp(low);
     if (excess(high, s) >= 0) return exp(high);
@@ -109,8 +110,8 @@ done:
     return status;
 }
 
-// integral_0^inf dk / (1 + mu k^alpha / scale) = (scale / mu)^(1 / alpha) (pi / alpha) / sin(pi / alpha); the sum from k = 1 is
-// smaller by 1/2 (Euler and Maclaurin at k = 0).
+// integral_0^inf dk / (1 + mu k^alpha / scale) = (scale / mu)^(1 / alpha) (pi / alpha) / sin(pi / alpha); the sum from
+// k = 1 is smaller by 1/2 (Euler and Maclaurin at k = 0).
 double residual_asymptote(double alpha, double scale, double m) {
     REQUIRE(alpha > 1, "the integral needs alpha > 1");
     double angle = M_PI / alpha;

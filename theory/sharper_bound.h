@@ -1,5 +1,6 @@
-// A bound that is sharper than Theorem 2's for alpha >= 3/2 and is not in the paper: E tr(P Sigma) = O(scale m^(1-alpha)) for every
-// alpha > 1, under the paper's own assumption (beta-reasonable samples). sharper-bound.md proves it. With it
+// A bound that is sharper than Theorem 2's for alpha >= 3/2 and is not in the paper:
+// E tr(P Sigma) = O(scale m^(1-alpha)) for every alpha > 1, under the paper's own assumption (beta-reasonable samples).
+// sharper-bound.md proves it. With it
 //     E QE <= |E (x - y)(x - y)^T|_S(inf) * E tr(P Sigma)
 // for every rounding with M (x - y) = 0, where the first factor is bounded given M.
 //
@@ -13,8 +14,8 @@
 
 #include "theory/rates.h"
 
-// Upper bound on E tr(P Sigma), the best over k of 3 T_k + delta_k T_0 (Theorem A). Holds for every n, m. The constants are
-// those of a proof: below m of some hundreds times beta the bound is the trace, T_0.
+// Upper bound on E tr(P Sigma), the best over k of 3 T_k + delta_k T_0 (Theorem A). Holds for every n, m. The constants
+// are those of a proof: below m of some hundreds times beta the bound is the trace, T_0.
 enum status sharper_bound(const struct hypothesis *h, double *energy);
 
 // The same for Gaussian samples, the best over k of T_k (m - 1) / (m - k - 1) (Theorem B; Halko, Martinsson and Tropp,
@@ -24,8 +25,8 @@ enum status sharper_bound_gaussian(const struct hypothesis *h, double *energy);
 // Lower bound on tr(P Sigma) for every sample, if lambda_k = scale k^-alpha: T_m, as P has rank n - m or more.
 enum status sharper_bound_floor(const struct hypothesis *h, double *energy);
 
-// Closed form of sharper_bound: scale m^(1-alpha) (3 (304 beta)^(alpha-1) + alpha) / (alpha - 1). STATUS_INVALID also for
-// m < 304 beta (1 + log 2 + (alpha - 1) log m), where it need not hold.
+// Closed form of sharper_bound: scale m^(1-alpha) (3 (304 beta)^(alpha-1) + alpha) / (alpha - 1). STATUS_INVALID also
+// for m < 304 beta (1 + log 2 + (alpha - 1) log m), where it need not hold.
 enum status sharper_bound_rate(const struct hypothesis *h, double *energy);
 
 #endif

@@ -22,8 +22,8 @@ int64_t theorem3_integral(const double *x, int64_t n);
 // (ii) At least n / 2 coordinates are integral.
 bool theorem3_is_good(const double *x, int64_t n);
 
-// (iii) Largest eigenvalue of (1 / r) sum d d^T over draws [r, n] of d. It is above the norm of E d d^T on average: by the factor
-// theorem3_inflation if that is a multiple of the identity.
+// (iii) Largest eigenvalue of (1 / r) sum d d^T over draws [r, n] of d. It is above the norm of E d d^T on average: by
+// the factor theorem3_inflation if that is a multiple of the identity.
 enum status theorem3_covariance(const double *draws, int64_t r, int64_t n, double *norm);
 
 // (1 + sqrt(n / r))^2, the upper edge of the law of Marchenko and Pastur.

@@ -1,5 +1,5 @@
-// The quantity of Proposition 4: |Sigma_hat - Sigma|_S1, the sum of the absolute eigenvalues of the error of the empirical
-// covariance Sigma_hat = (1 / m) sum g_i g_i^T.
+// The quantity of Proposition 4: |Sigma_hat - Sigma|_S1, the sum of the absolute eigenvalues of the error of the
+// empirical covariance Sigma_hat = (1 / m) sum g_i g_i^T.
 //
 //     for (int64_t i = 0; i < m; i++) gradients_row_eigen(gradients, GRADIENTS_SAMPLES, i, rows + i * n);
 //     TRY(trace_norm_error(rows, m, lambda, n, &norm));

@@ -132,8 +132,8 @@ static void rows_are_a_function_of_their_number(void **state) {
     threads_set(0);
 }
 
-// Law with all eigenvalues 1 in the identity basis: rows are z itself. The share of |z| above each threshold against GSL's
-// distribution functions, 2.6 * 10^5 draws, 6 standard errors: a false alarm has probability below 1e-7 in all.
+// Law with all eigenvalues 1 in the identity basis: rows are z itself. The share of |z| above each threshold against
+// GSL's distribution functions, 2.6 * 10^5 draws, 6 standard errors: a false alarm has probability below 1e-7 in all.
 static void draws_follow_their_distribution(void **state) {
     (void)state;
     enum { N = 1 << 18 };
@@ -153,7 +153,8 @@ static void draws_follow_their_distribution(void **state) {
             for (int k = 0; k < N; k++) below += z[k] < x;
             check_near(below / N, p, 0, 6 * sqrt(p * (1 - p) / N) + 1e-5);
         }
-        // Neighbours, which may share a block, are uncorrelated; so are their squares (finite for 12 degrees and Gaussian).
+        // Neighbours, which may share a block, are uncorrelated; so are their squares (finite for 12 degrees and
+        // Gaussian).
         double next = 0, squares = 0;
         for (int k = 0; k + 1 < N; k++)
             next += z[k] * z[k + 1], squares += (z[k] * z[k] - 1) * (z[k + 1] * z[k + 1] - 1);
@@ -199,8 +200,8 @@ static void kurtosis_is_what_is_said(void **state) {
     free(z);
 }
 
-// E g g^T = Sigma in both bases: <g, d>^2 over 20000 rows has mean QE(d); its standard error is sqrt(beta - 1) QE / sqrt(20000) at
-// most, and 6 of them are allowed.
+// E g g^T = Sigma in both bases: <g, d>^2 over 20000 rows has mean QE(d); its standard error is sqrt(beta - 1) QE /
+// sqrt(20000) at most, and 6 of them are allowed.
 static void fresh_rows_have_the_exact_error_on_average(void **state) {
     (void)state;
     enum { N = 64, ROWS = 20000 };

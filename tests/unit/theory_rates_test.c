@@ -133,7 +133,8 @@ static void statements_are_refused_outside_their_domain(void **state) {
     assert_true(value == 5);
 }
 
-// The closed form estimates the sum over blocks from above, and not by much where no geometric series is nearly constant.
+// The closed form estimates the sum over blocks from above, and not by much where no geometric series is nearly
+// constant.
 static void proposition_4_closed_form_covers_its_blocks(void **state) {
     (void)state;
     const double alphas[] = {1.05, 1.2, 1.45, 1.5, 1.55, 2, 4};

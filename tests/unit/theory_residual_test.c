@@ -72,7 +72,8 @@ static void a_law_is_its_list_of_eigenvalues(void **state) {
     free(lambda);
 }
 
-// m mu ~ scale ((pi / alpha) / sin(pi / alpha))^alpha m / (m + 1/2)^alpha once 1 << m << n; the slope in m is 1 - alpha.
+// m mu ~ scale ((pi / alpha) / sin(pi / alpha))^alpha m / (m + 1/2)^alpha once 1 << m << n; the slope in m is 1 -
+// alpha.
 static void long_laws_reach_the_asymptote(void **state) {
     (void)state;
     const double alphas[] = {1.5, 2, 3};
