@@ -15,7 +15,7 @@
 #include "theory/rates.h"
 
 // Upper bound on E tr(P Sigma), the best over k of 3 T_k + delta_k T_0 (Theorem A). Holds for every n, m. The constants
-// are those of a proof: below m of some hundreds times beta the bound is the trace, T_0.
+// are those of a proof: below m of some hundreds times beta, for alpha < 1.5 of thousands, the bound is the trace, T_0.
 enum status sharper_bound(const struct hypothesis *h, double *energy);
 
 // The same for Gaussian samples, the best over k of T_k (m - 1) / (m - k - 1) (Theorem B; Halko, Martinsson and Tropp,

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-enum { TRACE_NORM_MOST = 2048 }; // n; some seconds and 32 MiB
+enum { TRACE_NORM_MOST = 2048 }; // n; about a second and 32 MiB
 
 // rows [m, n] are the samples in the basis where Sigma = diag(lambda), lambda [n]: the norm is the same in every basis.
 // STATUS_UNSUPPORTED for n > TRACE_NORM_MOST, STATUS_INVALID for values that are not finite.

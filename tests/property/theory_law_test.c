@@ -105,7 +105,7 @@ static void the_residual_lies_between_its_bounds(void **state) {
             }
 }
 
-// With n = 1500 and m = 1400 Theorem A is no longer the trace (0.73 of it); one draw is far below it.
+// With n = 1500 and m = 1400 Theorem A is no longer the trace (0.76 of it); one draw is far below it.
 static void the_general_bound_holds_where_it_says_something(void **state) {
     (void)state;
     struct gradients *g = gradients_open(1500, 3, DISTRIBUTION_RADEMACHER, 2);
