@@ -33,7 +33,8 @@ enum status rates_theorem2(const struct hypothesis *h, double constant, double *
 // Theorem 2 (i): coordinates that may stay fractional.
 int64_t rates_fractional(int64_t m);
 
-// Theorem 1: samples that make Theorem 2's bound at most `error` (squared, as there); m <= n / 16. STATUS_INVALID if no such m is enough.
+// Theorem 1: samples that make Theorem 2's bound at most `error` (squared, as there); m <= n / 16.
+// STATUS_INVALID if no such m is enough.
 enum status rates_samples(const struct hypothesis *h, double constant, double error, int64_t *m);
 
 // Proposition 4 with what its sign hides written out: E |Sigma_hat - Sigma|_S1 <= K scale F_alpha(m, n) (K: rates.c).

@@ -1,8 +1,8 @@
 // A bound that is sharper than Theorem 2's for alpha >= 3/2 and is not in the paper:
 // E tr(P Sigma) = O(scale m^(1-alpha)) for every alpha > 1, under the paper's own assumption (beta-reasonable samples).
 // sharper-bound.md proves it. With it
-//     E QE <= |E (x - y)(x - y)^T|_S(inf) * E tr(P Sigma)
-// for every rounding with M (x - y) = 0, where the first factor is bounded given M.
+//     E QE <= v E tr(P Sigma)
+// for every rounding with M (x - y) = 0 and |E[(x - y)(x - y)^T | M]|_S(inf) <= v for every M.
 //
 //     struct hypothesis h = {.law = {.n = 1 << 20, .alpha = 2, .scale = 1}, .beta = 3, .m = 4096};
 //     double energy;
