@@ -10,7 +10,7 @@
 //   clamp  x + step h with Gaussian g; what leaves the box is cut to the face, the others correct. Mean not kept.
 //   slack  x + step h with Gaussian g; who is within the slack of a face stays there and is snapped at the end.
 //
-// l_i = |q_i|^2 rank / trace G stands for the leverage q_i G^-1 q_i; where it matters (state.c) that is computed.
+// l_i is walk_leverage: near the leverage q_i G^-1 q_i.
 #include "walk/state.h"
 
 #include "core/base/mem.h"
@@ -18,15 +18,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { PARTS = 64, PATIENCE = 2000 };
-static const double SIGMAS = 6.5, LEAP_REACH = 0.3;
+enum { PARTS = 64, PATIENCE = 2000, LEAP_PATIENCE = 30 };
+static const double SIGMAS = 6.5, LEAP_REACH = 0.3, LEAP_TAU = 2, ZONE_TAU = 5;
 
 struct rule {
     struct walk_state *s;
     double step;     // taken: at most step_size
     double width;    // zone: step_size; slack: the slack
-    double near;     // zone, leap: width of the near set per sqrt(|q_i|^2), 6.5 sigma_i
-    double scale;    // l_i / |q_i|^2
+    double near;     // zone, leap: width of the near set per sqrt(l_i): 6.5 sigma_i
     uint32_t chance; // leap: 2^32 times the random share
     bool (*leaves)(const struct rule *rule, int64_t k, double x, struct leaver *out);
 };
@@ -36,9 +35,9 @@ static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static bool inside(double x) { return x >= 0 && x <= 1; }
 
 static bool zone_leaves(const struct rule *r, int64_t k, double x, struct leaver *out) {
-    double norm2 = r->s->frame->norm2[r->s->free[k]], l = fmin(1, norm2 * r->scale), distance = face_distance(x);
+    double l = fmin(1, walk_leverage(r->s, r->s->free[k])), distance = face_distance(x);
     out->kind = distance > 0 ? LEAVE_JUMP : LEAVE_CLAMP;
-    return distance < fmax(r->width * (1 + 4 * sqrt(l)), r->near * sqrt(norm2));
+    return distance < fmax(r->width * (1 + 4 * sqrt(l)), r->near * sqrt(l));
 }
 
 static bool leap_leaves(const struct rule *r, int64_t k, double x, struct leaver *out) {
@@ -46,7 +45,7 @@ static bool leap_leaves(const struct rule *r, int64_t k, double x, struct leaver
     int64_t id = s->free[k];
     double distance = face_distance(x);
     out->kind = distance > 0 ? LEAVE_JUMP : LEAVE_CLAMP;
-    if (distance < r->near * sqrt(s->frame->norm2[id])) return true;
+    if (distance < r->near * sqrt(walk_leverage(s, id))) return true;
     struct rng rng = {.seed = s->options->seed, .stream = WALK_RNG_BLOCK + s->options->walk};
     out->may_stay = true;
     return rng_bits(rng, (uint64_t)(s->step + 1) * (uint64_t)s->n + (uint64_t)id) < r->chance;
@@ -106,7 +105,7 @@ static struct share share_of(const struct walk_state *s, double chance, double w
         int64_t end = min_i64((p + 1) * per_part, s->n_free);
         for (int64_t k = p * per_part; k < end; k++) {
             double x = s->x[s->free[k]];
-            bool near = face_distance(x) < width * sqrt(s->frame->norm2[s->free[k]]);
+            bool near = face_distance(x) < width * sqrt(walk_leverage(s, s->free[k]));
             parts[p].variance += (near ? 1 : chance) * x * (1 - x);
             parts[p].count += near ? 1 : chance;
         }
@@ -116,8 +115,8 @@ static struct share share_of(const struct walk_state *s, double chance, double w
 }
 
 // Chance and near set that fit each other: from the random part alone in a few rounds; smaller while the block would be most
-// of what is free.
-static void size_block(struct rule *r) {
+// of what is free. False where no block will do.
+static bool size_block(struct rule *r) {
     struct walk_state *s = r->s;
     double leverage = 2 * (double)s->rank / (double)s->n_free, most = s->options->block;
     double v = share_of(s, 1, 0).variance, reach = LEAP_REACH / SIGMAS;
@@ -125,20 +124,21 @@ static void size_block(struct rule *r) {
     for (int attempt = 0; attempt < 8; attempt++, chance /= 2) {
         struct share share = {v * chance, chance};
         for (int round = 0; round < 4 && s->rank; round++) {
-            double rest = fmax(1 - share.count, 0.05);
-            r->near = SIGMAS * sqrt(share.variance * r->scale) / rest;
+            double rest = fmax(fmin(1 - share.count, 1 / (1 + s->tau)), 0.05);
+            r->near = SIGMAS * sqrt(share.variance) / rest;
             share = share_of(s, chance, r->near);
         }
         r->chance = chance >= 1 ? UINT32_MAX : (uint32_t)(chance * 0x1p32);
-        if (share.count <= fmax(0.6, most) || s->rank == 0) return;
+        if (share.count <= fmax(0.6, most) || s->rank == 0) return true;
     }
+    return false;
 }
 
 // ---- the loop
 
 static enum status save(struct walk_state *s) {
     const struct walk_checkpoint *c = &s->options->checkpoint;
-    if (c->every <= 0 || !c->save || s->step % c->every != 0) return STATUS_OK;
+    if (c->every <= 0 || !c->save || s->rounds % c->every != 0) return STATUS_OK;
     int64_t bytes = walk_state_bytes(s);
     void *p = NULL;
     enum status status = mem_buffer_new(bytes, "a checkpoint of the walk", &p);
@@ -158,6 +158,17 @@ static void set_rule(struct rule *r, const char *engine) {
     r->width = r->leaves == slack_leaves ? o->slack : o->step_size;
 }
 
+// Where constraints rest on few coordinates no block will do, and leap walks on as zone.
+static void walk_on(struct rule *r) {
+    struct walk_state *s = r->s;
+    s->noisy = true;
+    s->step = (s->step / 64 + 1) * 64 - 1; // signs begin with a new block of 64 steps
+    memset(s->signs, 0, (size_t)s->n * sizeof *s->signs);
+    memset(s->noise, 0, (size_t)s->width * sizeof *s->noise);
+    s->tau_most = ZONE_TAU;
+    set_rule(r, "zone");
+}
+
 // Snapping of slack's frozen coordinates.
 static void snap(struct walk_state *s) {
     int64_t next = 0;
@@ -169,34 +180,50 @@ static void snap(struct walk_state *s) {
     }
 }
 
+// One step or round.
+static enum status go(struct rule *rule) {
+    enum status status = STATUS_OK;
+    struct walk_state *s = rule->s;
+    bool leap = rule->leaves == leap_leaves, zone = rule->leaves == zone_leaves;
+    int64_t guards = s->guards;
+    TRY(walk_prepare(s));
+    // The first pass with noise only sums it; leap begins with a block.
+    double step = s->primed ? s->options->step_size : 0;
+    bool passes = !leap || s->rounds > 0;
+    if (passes)
+        walk_pass(s, !leap, step);
+    else
+        s->step++;
+    s->primed = !leap;
+    s->rounds++;
+    rule->step = zone ? fmin(step, s->least_ratio) : step;
+    // zone: the variance of the jumps to come is about that of the last ones.
+    if (zone) rule->near = SIGMAS * sqrt(s->jump_variance) / fmax(1 - s->jump_share, 0.05);
+    for (int64_t k = 0; leap && passes && k < s->n_free; k++) s->x[s->free[k]] = s->position[k];
+    if (leap && !size_block(rule)) {
+        walk_on(rule);
+        return STATUS_OK;
+    }
+    int64_t outside = move(rule, passes);
+    if (zone || leap) s->repairs += outside;
+    TRY(walk_leave(s));
+    if (leap && s->guards > guards) walk_on(rule);
+done:
+    return status;
+}
+
 enum status bulk_run(struct walk_state *s, const char *engine, int64_t stop) {
     enum status status = STATUS_OK;
     struct rule rule = {.s = s};
-    set_rule(&rule, engine);
-    bool leap = rule.leaves == leap_leaves, resumed = s->step >= 0;
-    double step_size = s->options->step_size;
+    // noisy: as the checkpoint says, where there is one
+    set_rule(&rule, strcmp(engine, "leap") == 0 && s->noisy ? "zone" : engine);
+    s->tau_most = rule.leaves == leap_leaves ? LEAP_TAU : ZONE_TAU;
     int64_t idle = 0, before = walk_fractional(s);
     while (walk_fractional(s) > stop && s->n_free > 0 && idle < PATIENCE) {
-        bool first = s->step < 0 && !resumed, moved = !first;
-        if (moved) TRY(walk_prepare(s));
-        // The first pass only sums the noise; leap has none and begins with a block.
-        double step = leap || first ? 0 : step_size;
-        if (moved || !leap) walk_pass(s, !leap, step);
-        if (leap && first) s->step++;
-        rule.step = rule.leaves == zone_leaves ? fmin(step, s->least_ratio) : step;
-        rule.scale = (double)s->rank / fmax(s->gram_trace, 1e-300);
-        if (leap && moved) { // the points after the correction decide on the block
-            for (int64_t k = 0; k < s->n_free; k++) s->x[s->free[k]] = s->position[k];
-        }
-        if (leap) size_block(&rule);
-        // zone: the variance of the jumps to come is about that of the last ones.
-        if (rule.leaves == zone_leaves)
-            rule.near = SIGMAS * sqrt(s->jump_variance * rule.scale) / fmax(1 - s->jump_share, 0.05);
-        int64_t outside = move(&rule, moved || !leap);
-        if (rule.leaves == zone_leaves || leap) s->repairs += outside;
-        TRY(walk_leave(s));
+        TRY(go(&rule));
         idle = walk_fractional(s) < before ? 0 : idle + 1;
         before = walk_fractional(s);
+        if (rule.leaves == leap_leaves && idle > LEAP_PATIENCE) walk_on(&rule);
         TRY(save(s));
     }
     if (rule.leaves == slack_leaves)

@@ -8,9 +8,9 @@
 #include <string.h>
 
 // Sums of a pass are taken in PARTS parts of the free list. HEAVY: leverage above which a coordinate neither jumps nor goes
-// into a block: at most 8 rank coordinates can have it. TAU_MOST: how much larger than itself what stays may have to be.
+// into a block: at most 8 rank coordinates can have it.
 enum { PARTS = 64, ALONE = 32768, BATCH = 256, REBUILD = 4 };
-static const double HEAVY = 0.125, TAU_MOST = 5, SETTLED = 2e-14;
+static const double HEAVY = 0.125, SETTLED = 2e-14, UNEVEN = 4;
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -48,6 +48,7 @@ static enum status take_vectors(struct walk_state *s) {
     }
     TRY(take(&s->parts, 2 * PARTS * s->width, 8, "sums of the walk"));
     TRY(take(&s->gram, s->rank * s->rank, 8, "Gram matrix"));
+    TRY(take(&s->gram_start, s->rank * s->rank, 8, "Gram matrix"));
     TRY(take(&s->gram_before, s->rank * s->rank, 8, "Gram matrix"));
     TRY(solver_new(&s->solver, s->rank));
     TRY(solver_new(&s->trial, s->rank));
@@ -62,9 +63,11 @@ static enum status take_lists(struct walk_state *s) {
     TRY(take(&s->x, s->n, 8, what));
     TRY(take(&s->free, s->n, 8, what));
     TRY(take(&s->held, s->n, 8, what));
+    TRY(take(&s->leverage, s->n, 8, what));
+    memcpy(s->leverage, s->frame->norm2, (size_t)s->n * 8);
     TRY(take(&s->position, s->n, 8, what));
     TRY(take(&s->direction, s->n, 8, what));
-    if (s->noisy && !s->gaussian) TRY(take(&s->signs, s->n, 8, what));
+    if (!s->gaussian) TRY(take(&s->signs, s->n, 8, what));
     if (s->gaussian) TRY(take(&s->normals, s->n, 8, what));
     TRY(take(&s->leaving, s->n, sizeof *s->leaving, what));
     TRY(take(&s->leave_ids, s->n, 8, what));
@@ -75,7 +78,7 @@ done:
 }
 
 static void trace_gram(struct walk_state *s) {
-    s->gram_trace = 0;
+    s->gram_trace = 1e-300;
     for (int64_t k = 0; k < s->rank; k++) s->gram_trace += s->gram[k * s->rank + k];
 }
 
@@ -107,6 +110,8 @@ static enum status start(struct walk_state *s) {
         s->gram_built = s->n_free;
         trace_gram(s);
     }
+    s->leverage_trace = (double)s->rank + 1e-300; // |q_i|^2 are the leverages where G = I
+    s->leverage_free = s->n;
     return solver_factor(&s->solver, s->gram);
 }
 
@@ -130,28 +135,12 @@ done:
 
 void walk_state_free(struct walk_state *s) {
     if (!s) return;
-    void *buffers[] = {s->x,
-                       s->free,
-                       s->held,
-                       s->position,
-                       s->direction,
-                       s->signs,
-                       s->normals,
-                       s->gram,
-                       s->gram_before,
-                       s->fixed,
-                       s->residual,
-                       s->noise,
-                       s->correct,
-                       s->push,
-                       s->slow,
-                       s->slow_pair,
-                       s->parts,
-                       s->leaving,
-                       s->leave_ids,
-                       s->leave_to,
-                       s->leave_weight[0],
-                       s->leave_weight[1],
+    void *buffers[] = {s->gram_start,     s->x,         s->leverage,        s->free,
+                       s->held,           s->position,  s->direction,       s->signs,
+                       s->normals,        s->gram,      s->gram_before,     s->fixed,
+                       s->residual,       s->noise,     s->correct,         s->push,
+                       s->slow,           s->slow_pair, s->parts,           s->leaving,
+                       s->leave_ids,      s->leave_to,  s->leave_weight[0], s->leave_weight[1],
                        s->leave_weight[2]};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mem_buffer_free(buffers[i]);
     solver_free(&s->solver);
@@ -252,7 +241,8 @@ void walk_pass(struct walk_state *s, bool noisy, double step) {
 // Coordinates on which a constraint rests do not jump: they are held, or stay. Exact leverages are computed only where
 // |q_i|^2 |G^-1| does not already show that they are small.
 static void spare_heavy(struct walk_state *s) {
-    double scale = 1.5 * solver_norm(&s->solver, NULL, s->slow, 2), *rows = NULL;
+    s->inverse_norm = solver_norm(&s->solver, NULL, s->slow, 2);
+    double scale = 1.5 * s->inverse_norm, *rows = NULL;
     int64_t at[BATCH], width = s->width;
     double leverage[BATCH];
     void *p = NULL;
@@ -286,9 +276,14 @@ static void spare_heavy(struct walk_state *s) {
 
 // Where they go, and what they change.
 static void draw(struct walk_state *s) {
+    int64_t held = 0, others = 0;
+    for (int64_t k = 0; k < s->n_leaving; k++) held += s->leaving[k].kind == LEAVE_HOLD;
+    s->n_leaving_held = held, others = held, held = 0;
+    for (int64_t k = 0; k < s->n_leaving; k++)
+        s->leaving[k].slot = s->leaving[k].kind == LEAVE_HOLD ? held++ : others++;
 #pragma omp parallel for schedule(static) if (s->n_leaving > 4096)
     for (int64_t k = 0; k < s->n_leaving; k++) {
-        int64_t id = s->free[s->leaving[k].at];
+        int64_t id = s->free[s->leaving[k].at], slot = s->leaving[k].slot;
         double x = s->x[id], to = x;
         switch (s->leaving[k].kind) {
         case LEAVE_JUMP: to = walk_uniform(s, WALK_RNG_JUMP, (uint64_t)id) < x ? 1 : 0; break;
@@ -296,43 +291,59 @@ static void draw(struct walk_state *s) {
         case LEAVE_HERE:
         case LEAVE_HOLD: break;
         }
-        s->leave_ids[k] = id;
-        s->leave_to[k] = to;
-        s->leave_weight[0][k] = to - x;
-        s->leave_weight[1][k] = to - s->y[id];
-        s->leave_weight[2][k] = s->noisy ? -next_noise(s, id) : 0;
+        s->leave_ids[slot] = id;
+        s->leave_to[slot] = to;
+        s->leave_weight[0][slot] = to - x;
+        s->leave_weight[1][slot] = to - s->y[id];
+        s->leave_weight[2][slot] = s->noisy ? -next_noise(s, id) : 0;
     }
 }
 
-// Every second jump is put off; false if there was none.
+// Every second jump is held instead; leap, which has no correction under way, gives up the whole block. False if there was no
+// jump.
 static bool thin_out(struct walk_state *s) {
     int64_t kept = 0, jumps = 0;
+    bool block = !s->noisy;
     for (int64_t k = 0; k < s->n_leaving; k++) {
-        if (s->leaving[k].kind == LEAVE_JUMP && jumps++ % 2 == 0) continue;
-        s->leaving[kept++] = s->leaving[k];
+        struct leaver *l = &s->leaving[k];
+        if (l->kind == LEAVE_JUMP && (jumps++ % 2 == 0 || block)) l->kind = LEAVE_HOLD;
+        if (!block || l->kind != LEAVE_HOLD) s->leaving[kept++] = *l;
     }
     s->n_leaving = kept;
     return jumps > 0;
 }
 
-// gram, trial solver and the sums of change, made for a set of leavers whose absence the others can carry.
+// The leavers' part of the Gram matrix and of the sums, those with slots first .. end - 1.
+static void take_off(struct walk_state *s, const struct gram_sums *sums, int64_t first, int64_t end) {
+    struct gram_sums part = *sums;
+    for (int k = 0; k < sums->n; k++) part.weight[k] += first;
+    gram_add(s->gram, -1, rows_of(s), s->leave_ids + first, end - first, &part, s->scratch);
+    s->rows_read += (double)(end - first);
+}
+
+// gram, trial solver and the sums of change, made for a set of leavers whose jumps the others can carry: tau is the largest
+// eigenvalue of sum_J q q^T in units of what stays. The choice does not look at how jumps fall.
 static enum status choose(struct walk_state *s, struct gram_sums *sums) {
-    memcpy(s->gram_before, s->gram, (size_t)(s->rank * s->rank) * 8);
+    size_t bytes = (size_t)(s->rank * s->rank) * 8;
+    memcpy(s->gram_start, s->gram, bytes);
     for (;;) {
         draw(s);
         for (int k = 0; k < sums->n; k++) memset(sums->sum[k], 0, (size_t)s->width * 8);
-        gram_add(s->gram, -1, rows_of(s), s->leave_ids, s->n_leaving, sums, s->scratch);
-        s->rows_read += (double)s->n_leaving;
+        take_off(s, sums, 0, s->n_leaving_held);
+        memcpy(s->gram_before, s->gram, bytes);
+        take_off(s, sums, s->n_leaving_held, s->n_leaving);
         if (solver_try(&s->trial, s->gram)) {
-            double tau = solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1;
-            if (tau <= TAU_MOST) {
+            bool jumps = s->n_leaving > s->n_leaving_held;
+            double tau = jumps ? solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1 : 0;
+            s->tau = tau;
+            if (tau <= s->tau_most) {
                 s->spread = fmax(s->spread, tau);
                 return STATUS_OK;
             }
         }
         if (s->solver.rank < s->rank || !thin_out(s)) return solver_factor(&s->trial, s->gram);
         s->guards++;
-        memcpy(s->gram, s->gram_before, (size_t)(s->rank * s->rank) * 8);
+        memcpy(s->gram, s->gram_start, bytes);
     }
 }
 
@@ -342,7 +353,7 @@ static void commit(struct walk_state *s) {
     for (int64_t k = 0; k < s->n_leaving; k++) {
         s->jump_variance += s->leave_weight[0][k] * s->leave_weight[0][k] / (double)s->n_free;
         s->x[s->leave_ids[k]] = s->leave_to[k];
-        if (s->leaving[k].kind == LEAVE_HOLD) s->held[s->n_held++] = s->leave_ids[k], s->total_held++;
+        if (k < s->n_leaving_held) s->held[s->n_held++] = s->leave_ids[k], s->total_held++;
     }
     for (int64_t k = 0; k < s->n_free; k++) {
         if (next < s->n_leaving && s->leaving[next].at == k)
@@ -352,6 +363,30 @@ static void commit(struct walk_state *s) {
     }
     s->n_free = kept;
     s->n_leaving = 0;
+}
+
+// Where G is far from a multiple of the identity, because constraints rest on few coordinates, |q_i|^2 says little of the
+// leverages: they are computed, each time the free set has become smaller by a fifth.
+static void refresh_leverages(struct walk_state *s) {
+    bool uneven = s->inverse_norm * s->gram_trace > UNEVEN * (double)s->rank;
+    if (!uneven || (double)s->n_free > 0.8 * (double)s->leverage_free) return;
+    int64_t blocks = (s->n_free + BATCH - 1) / BATCH, width = s->width;
+#pragma omp parallel
+    {
+        double *rows = mem_new((size_t)(BATCH * width), 8), out[BATCH];
+#pragma omp for schedule(dynamic)
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t first = b * BATCH, count = min_i64(BATCH, s->n_free - first);
+            for (int64_t k = 0; k < count; k++)
+                memcpy(rows + k * width, row_of(s, s->free[first + k]), (size_t)width * 8);
+            solver_leverage(&s->solver, rows, count, width, out);
+            for (int64_t k = 0; k < count; k++) s->leverage[s->free[first + k]] = out[k];
+        }
+        free(rows);
+    }
+    s->rows_read += (double)s->n_free;
+    s->leverage_trace = s->gram_trace;
+    s->leverage_free = s->n_free;
 }
 
 enum status walk_leave(struct walk_state *s) {
@@ -373,6 +408,7 @@ enum status walk_leave(struct walk_state *s) {
         walk_gram(s);
         TRY(solver_factor(&s->solver, s->gram));
     }
+    refresh_leverages(s);
 done:
     return status;
 }
@@ -417,14 +453,15 @@ struct header {
     char magic[8];
     int64_t n, rank, n_free, n_held, step, gram_built, total_held, repairs, guards;
     uint64_t seed, walk;
-    double rows_read, spread, jump_variance, jump_share;
+    double rows_read, spread, jump_variance, jump_share, leverage_trace, inverse_norm, tau;
+    int64_t leverage_free, rounds, noisy, primed;
 };
 
 static const char magic[8] = "dqwalk1";
 
 // Everything but the header, in order.
 static int64_t body_bytes(int64_t n, int64_t rank, int64_t width, int64_t n_free, int64_t n_held) {
-    return 8 * (n + n_free + n_held + rank * rank + 5 * width);
+    return 8 * (2 * n + n_free + n_held + rank * rank + 5 * width);
 }
 
 int64_t walk_state_bytes(const struct walk_state *s) {
@@ -432,13 +469,14 @@ int64_t walk_state_bytes(const struct walk_state *s) {
 }
 
 // The arrays of a checkpoint with their lengths; both directions use this list.
-static int fields(const struct walk_state *s, void *at[9], int64_t count[9]) {
-    void *all[] = {s->x, s->free, s->held, s->gram, s->fixed, s->residual, s->noise, s->slow, s->slow_pair};
+static int fields(const struct walk_state *s, void *at[10], int64_t count[10]) {
+    void *all[] = {s->x,        s->free,  s->held, s->gram,      s->fixed,
+                   s->residual, s->noise, s->slow, s->slow_pair, s->leverage};
     int64_t counts[] = {s->n,     s->n_free, s->n_held, s->rank * s->rank, s->width,
-                        s->width, s->width,  s->width,  s->width};
+                        s->width, s->width,  s->width,  s->width,          s->n};
     memcpy(at, all, sizeof all);
     memcpy(count, counts, sizeof counts);
-    return 9;
+    return 10;
 }
 
 void walk_state_save(const struct walk_state *s, void *bytes) {
@@ -459,8 +497,8 @@ void walk_state_save(const struct walk_state *s, void *bytes) {
     char *to = bytes;
     memcpy(to, &h, sizeof h);
     to += sizeof h;
-    void *at[9];
-    int64_t count[9];
+    void *at[10];
+    int64_t count[10];
     for (int i = 0, n = fields(s, at, count); i < n; i++) {
         memcpy(to, at[i], (size_t)count[i] * 8);
         to += count[i] * 8;
@@ -482,8 +520,10 @@ enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_b
     s->total_held = h.total_held, s->repairs = h.repairs, s->guards = h.guards;
     s->rows_read = h.rows_read, s->spread = h.spread;
     s->jump_variance = h.jump_variance, s->jump_share = h.jump_share;
-    void *at[9];
-    int64_t count[9];
+    s->leverage_trace = h.leverage_trace, s->inverse_norm = h.inverse_norm, s->tau = h.tau, s->rounds = h.rounds,
+    s->noisy = h.noisy != 0, s->primed = h.primed != 0, s->leverage_free = h.leverage_free;
+    void *at[10];
+    int64_t count[10];
     for (int i = 0, n = fields(s, at, count); i < n; i++) {
         memcpy(at[i], from, (size_t)count[i] * 8);
         from += count[i] * 8;

@@ -36,9 +36,10 @@ enum leave_kind {
 };
 
 struct leaver {
-    int64_t at; // position in the free list
+    int64_t at;   // position in the free list
+    int64_t slot; // its place among the leave_* arrays: held ones first
     enum leave_kind kind;
-    bool may_stay; // leap's random part: a coordinate that a constraint rests on stays free instead of being held
+    bool may_stay; // leap's random part: stays free where a constraint rests on it
 };
 
 struct walk_state {
@@ -46,7 +47,7 @@ struct walk_state {
     const double *y;
     const struct walk_options *options;
     int64_t n, rank, width;
-    bool noisy, gaussian;
+    bool noisy, gaussian; // noisy: passes take steps (leap begins without)
 
     double *x;     // [n]; of free coordinates: as of the last walk_leave
     int64_t *free; // [n_free] ids, rising
@@ -57,9 +58,9 @@ struct walk_state {
     uint64_t *signs;              // [n] or NULL: Rademacher noise, bit t % 64 of the block of 64 steps
     double *normals;              // [n] or NULL: Gaussian noise of the next pass
 
-    double *gram;                // [rank, rank] of the free rows
-    struct solver solver, trial; // of gram; of the gram after a block has left
-    double *gram_before;
+    double *gram;                     // [rank, rank] of the free rows
+    struct solver solver, trial;      // of gram; of the gram after a block has left
+    double *gram_start, *gram_before; // before anyone left; before those that jump left
     struct gram_scratch *scratch;
     double *fixed, *residual, *noise; // [width] see above
     double *correct, *push;           // [width] G^-1 T, G^-1 Z
@@ -69,15 +70,23 @@ struct walk_state {
     struct leaver *leaving; // [n_leaving]; capacity n
     int64_t n_leaving;
     int64_t *leave_ids;
+    int64_t n_leaving_held;
     double *leave_weight[3]; // numbers of leaving coordinates: change of x, x - y, noise
     double *leave_to;
 
-    int64_t step;                     // passes with noise or rounds so far
+    int64_t step;                     // index of the noise that the noise sums hold
+    int64_t rounds;                   // steps or rounds so far
+    bool primed;                      // the noise sums are there
     double step_size;                 // of the pass under way: d + step h is the point
     double jump_variance, jump_share; // of the last leavers, per free coordinate: sum of squared changes, number
     double least_ratio;               // min over the free set of distance of d from the faces / |h|
     double gram_trace;
-    int64_t gram_built; // n_free when the Gram matrix was last summed from rows
+    double *leverage;      // [n] q_i G^-1 q_i as of when it was last computed
+    double leverage_trace; // trace of G then: leverages grow about as G shrinks
+    int64_t leverage_free; // n_free then
+    double tau, tau_most;  // of the last leavers; a set with more is made smaller
+    double inverse_norm;   // |G^-1|, estimated at the last walk_leave
+    int64_t gram_built;    // n_free when the Gram matrix was last summed from rows
     double rows_read;
     int64_t total_held, repairs, guards;
     double spread;
@@ -102,6 +111,11 @@ enum status walk_settle(struct walk_state *s);
 
 // The Gram matrix of the free rows, from the rows.
 void walk_gram(struct walk_state *s);
+
+// About q_i G^-1 q_i.
+static inline double walk_leverage(const struct walk_state *s, int64_t id) {
+    return s->leverage[id] * (s->leverage_trace / s->gram_trace);
+}
 
 static inline int64_t walk_fractional(const struct walk_state *s) { return s->n_free + s->n_held; }
 

@@ -17,8 +17,13 @@ struct engine {
 
 static enum status run_bulk(struct walk_state *s, const struct engine *engine, int64_t stop,
                             struct walk_result *result) {
-    enum status status = bulk_run(s, engine->name, stop);
-    result->steps = s->step;
+    enum status status = STATUS_OK;
+    TRY(bulk_run(s, engine->name, stop));
+    result->steps = s->rounds;
+    // Where constraints rest on few coordinates, many are held; one at a time they can be rounded all the same.
+    if (walk_fractional(s) > stop && engine->keeps)
+        TRY(gsw_run(s, stop, false, &result->finish_moves, &result->constraints_kept));
+done:
     return status;
 }
 
@@ -98,12 +103,13 @@ static int64_t count_fractional(const double *x, int64_t n) {
 
 static enum status finish(struct walk_state *s, enum walk_finish how, struct walk_result *result) {
     enum status status = STATUS_OK;
-    if (how == WALK_VERTEX || how == WALK_VERTEX_NEAREST)
-        TRY(gsw_run(s, s->rank, false, &result->finish_moves, &result->constraints_kept));
-    if (how == WALK_LANDING) TRY(gsw_run(s, 0, true, &result->finish_moves, &result->constraints_kept));
+    int64_t moves = 0;
+    if (how == WALK_VERTEX || how == WALK_VERTEX_NEAREST) TRY(gsw_run(s, 0, false, &moves, &result->constraints_kept));
+    if (how == WALK_LANDING) TRY(gsw_run(s, 0, true, &moves, &result->constraints_kept));
     if (how == WALK_NEAREST || how == WALK_VERTEX_NEAREST)
         for (int64_t i = 0; i < s->n; i++)
             if (s->x[i] > 0 && s->x[i] < 1) s->x[i] = s->x[i] < 0.5 ? 0 : 1;
+    result->finish_moves += moves;
 done:
     return status;
 }
@@ -113,13 +119,13 @@ static enum status round_all(struct walk_state *s, const struct engine *engine, 
     enum status status = STATUS_OK;
     const struct walk_options *o = s->options;
     const struct frame *frame = s->frame;
-    int64_t stop = o->stop ? o->stop : engine->run == run_gsw ? frame->rank : 16 * frame->rank;
+    int64_t stop = o->stop ? o->stop : engine->run == run_gsw ? 0 : 16 * frame->rank;
     double start = clock_seconds();
     if (o->checkpoint.resume) TRY(walk_state_load(s, o->checkpoint.resume, o->checkpoint.resume_bytes));
     TRY(engine->run(s, engine, stop, result));
     result->seconds_walk = clock_seconds() - start;
     result->fractional_walk = count_fractional(s->x, s->n);
-    result->residual_walk = frame_residual(frame, s->x, s->y, NULL);
+    result->residual_walk = frame_residual(frame, s->x, s->y, s->residual);
     s->rows_read += (double)s->n;
     if (x_walk) memcpy(x_walk, s->x, (size_t)s->n * sizeof *x_walk);
     start = clock_seconds();
