@@ -1,4 +1,5 @@
 // discquant-walk: rounds by random walks that keep M x = M y, and checks what the paper says of them.
+#include "walk/round.h"
 #include "walk/synthetic.h"
 
 #include "core/base/mem.h"
@@ -19,6 +20,17 @@ enum {
     KEY_FINAL,
     KEY_REPLICATES,
     KEY_CHECKPOINT,
+    KEY_CALIBRATION,
+    KEY_VALIDATION,
+    KEY_BITS,
+    KEY_GROUP_SIZE,
+    KEY_SAMPLES,
+    KEY_FRESH,
+    KEY_SEQ_LEN,
+    KEY_BATCH,
+    KEY_VALIDATION_SAMPLES,
+    KEY_RECOMPUTE,
+    KEY_LEAVE_CLIPPING,
 };
 
 static const int64_t many = INT64_C(1) << 40;
@@ -104,6 +116,91 @@ static enum status synthetic_start(const struct program_common *common, void *in
     return synthetic_run(common, input);
 }
 
+// ---- round ----
+
+static struct round_settings round_settings = {
+    .bits = 4,
+    .group_size = -1,
+    .samples = 64,
+    .seq_len = 2048,
+    .validation_samples = 64,
+    .walker = {.engine = "zone", .finish = WALK_LANDING},
+    .checkpoint_every = 10,
+};
+
+static const struct argp_option round_options[] = {
+    {0, 0, 0, 0, "What is rounded:", 1},
+    {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
+    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 1},
+    {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 1},
+    {0, 0, 0, 0, "Text:", 2},
+    {"calibration", KEY_CALIBRATION, "FILE", 0,
+     "text from which windows for M and fresh windows are drawn; may be given more than once", 2},
+    {"validation", KEY_VALIDATION, "FILE", 0, "text for KL divergence and perplexity", 2},
+    {"seq-len", KEY_SEQ_LEN, "T", 0, "tokens per window (default: 2048)", 2},
+    {"samples", KEY_SAMPLES, "M", 0,
+     "windows whose gradients become rows of M (default: 64); M takes 8 bytes per sample and rounded weight", 2},
+    {"fresh-samples", KEY_FRESH, "N", 0,
+     "other windows, on which errors are measured; 0 = those that are left, at most 256 (default)", 2},
+    {"validation-samples", KEY_VALIDATION_SAMPLES, "N", 0, "validation windows to use, 0 = all (default: 64)", 2},
+    {0, 0, 0, 0, "Walk:", 3},
+    {"engine", KEY_ENGINE, "NAME", 0, "zone (default), leap, gsw, clamp, slack, independent, nearest", 3},
+    {"step-size", KEY_STEP_SIZE, "D", 0,
+     "of zone, clamp and slack, in grid steps, at most 0.5; 0 = the engine's (default)", 3},
+    {"final", KEY_FINAL, "NAME", 0,
+     "how the last 16 M weights are rounded: landing (constraints are given up one by one, default), nearest, "
+     "vertex-nearest (a vertex first)",
+     3},
+    {"leave-clipping", KEY_LEAVE_CLIPPING, 0, 0,
+     "do not cancel, in the sampled losses, what weights outside the grid's range change", 3},
+    {0, 0, 0, 0, "Memory:", 4},
+    {"batch-size", KEY_BATCH, "B", 0, "windows per pass (default: as many as make 2048 tokens, at least 8)", 4},
+    {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 4},
+    {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps of the walk between states for --resume (default: 10)", 4},
+    {0},
+};
+
+static void round_finish(const struct round_settings *s) {
+    if (!s->model) args_fail("--model is missing");
+    if (!s->n_calibration) args_fail("--calibration is missing");
+    if (!s->validation) args_fail("--validation is missing");
+}
+
+static error_t round_parse(int key, char *arg, struct argp_state *state) {
+    struct round_settings *s = state->input;
+    static const enum walk_finish finishes[] = {WALK_LANDING, WALK_NEAREST, WALK_VERTEX_NEAREST};
+    switch (key) {
+    case 'm': s->model = arg; return 0;
+    case KEY_BITS: s->bits = (int)args_integer("--bits", arg, 2, 8); return 0;
+    case KEY_GROUP_SIZE:
+        s->group_size = args_integer("--group-size", arg, -1, many);
+        if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        return 0;
+    case KEY_CALIBRATION:
+        if (s->n_calibration == ROUND_FILES_MAX) args_fail("--calibration: at most %d files", ROUND_FILES_MAX);
+        s->calibration[s->n_calibration++] = arg;
+        return 0;
+    case KEY_VALIDATION: s->validation = arg; return 0;
+    case KEY_SEQ_LEN: s->seq_len = args_integer("--seq-len", arg, 2, 1 << 24); return 0;
+    case KEY_SAMPLES: s->samples = args_integer("--samples", arg, 1, 1 << 20); return 0;
+    case KEY_FRESH: s->fresh_samples = args_integer("--fresh-samples", arg, 0, 1 << 24); return 0;
+    case KEY_VALIDATION_SAMPLES: s->validation_samples = args_integer("--validation-samples", arg, 0, many); return 0;
+    case KEY_ENGINE: s->walker.engine = engine_of(arg); return 0;
+    case KEY_STEP_SIZE: s->walker.step_size = args_number("--step-size", arg, 0, 0.5); return 0;
+    case KEY_FINAL:
+        s->walker.finish = finishes[args_choice("--final", arg, "landing|nearest|vertex-nearest")];
+        return 0;
+    case KEY_LEAVE_CLIPPING: s->leave_clipping = true; return 0;
+    case KEY_BATCH: s->batch = args_integer("--batch-size", arg, 0, 1 << 20); return 0;
+    case KEY_RECOMPUTE: s->recompute = true; return 0;
+    case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;
+    case ARGP_KEY_END: round_finish(s); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status round_start(const struct program_common *common, void *input) { return round_run(common, input); }
+
 int main(int argc, char **argv) {
     static const struct command commands[] = {
         {.name = "synthetic",
@@ -116,6 +213,16 @@ int main(int argc, char **argv) {
          .common = COMMON_SEED | COMMON_THREADS | COMMON_OUT_NEEDED | COMMON_RESUME,
          .run = synthetic_start,
          .settings = &synthetic},
+        {.name = "round",
+         .doc =
+             "Rounds a network so that the sampled windows' losses stay where they are, to first order.\v"
+             "The rounded model is saved in OUT/model. result.json holds the errors on windows that the walk has not "
+             "seen, KL divergence and perplexity, and the same for rounding to nearest and at random.",
+         .options = round_options,
+         .parse = round_parse,
+         .common = COMMON_ALL,
+         .run = round_start,
+         .settings = &round_settings},
         {0},
     };
     return program_main_commands("discquant-walk", "Rounds by random walks that keep the sampled gradients' products.",

@@ -1,0 +1,42 @@
+// Rounding a network by a walk, from files to files: what `discquant-walk round` does. The same run measures rounding to
+// nearest and independent random rounding.
+//
+//   OUT/model/         the rounded model as a Hugging Face folder
+//   OUT/metrics.jsonl  a line per rounding: rounding (walk, rtn, random) and its figures
+//   OUT/result.json    of the walk: engine, m, rank, singular values' range, steps, matrix_reads, fractional,
+//                      residual_max; of the instance: n, weights_fixed, clip_rms, clip_rms_left, energy, energy_total;
+//                      and, for the walk and with _rtn and _random behind their names for the others:
+//      distance2           |x - y|^2
+//      qe_calibration      mean of (<g, x - y> + o)^2 over the samples of M; o: what weights outside the grid's range add
+//      qe, qe_ci_low, qe_ci_high   the same over fresh windows, which M has not seen; 95 %
+//      rms_product         its root: rms first-order change of a fresh window's loss, nats
+//      qe_predicted        distance2 / (free coordinates - rank) mean |P g|^2, P onto the null space of M; others: without P
+//      loss_change, loss_change_rms   mean and rms change of the fresh windows' loss, nats
+//      kl, kl_se, perplexity, top1_agreement   of the rounded network on the validation windows
+#ifndef DQ_WALK_ROUND_H
+#define DQ_WALK_ROUND_H
+
+#include "data/program.h"
+#include "walk/instance.h"
+
+enum { ROUND_FILES_MAX = 64 };
+
+struct round_settings {
+    const char *model, *validation;
+    const char *calibration[ROUND_FILES_MAX];
+    int n_calibration;
+    int bits;
+    int64_t group_size;
+    int64_t samples;       // windows that become rows of M
+    int64_t fresh_samples; // other windows of the calibration text; 0: those left, at most 256
+    int64_t seq_len, batch;
+    int64_t validation_samples; // 0: all
+    bool recompute;
+    bool leave_clipping; // start at y even though weights outside the grid's range shift the losses
+    struct walker walker;
+    int64_t checkpoint_every; // steps
+};
+
+enum status round_run(const struct program_common *common, const struct round_settings *settings);
+
+#endif
