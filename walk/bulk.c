@@ -2,7 +2,7 @@
 // who leaves after it.
 //
 //   zone   s = min(step, min_i dist_i / |h_i|), symmetric in h, so x + s h stays in the box and has mean x. Who is then within
-//          step (1 + 4 sqrt(l_i)), or within 6.5 sigma_i as below, of a face jumps to one of the two faces with the probabilities that keep its mean, and
+//          step (1 + 4 sqrt(l_i)) of a face jumps to one of the two faces with the probabilities that keep its mean, and
 //          the others correct (state.h). Who jumps does not depend on how jumps fall, so the mean is exactly kept.
 //   leap   no steps: blocks jump. A block is a random share of the free coordinates and those near a face,
 //          dist_i < 6.5 sigma_i, where sigma_i^2 = l_i V / n_free / (1 - beta)^2 is the variance of the coming correction,
@@ -25,7 +25,7 @@ struct rule {
     struct walk_state *s;
     double step;     // taken: at most step_size
     double width;    // zone: step_size; slack: the slack
-    double near;     // zone, leap: width of the near set per sqrt(l_i): 6.5 sigma_i
+    double near;     // leap: width of the near set per sqrt(l_i): 6.5 sigma_i
     uint32_t chance; // leap: 2^32 times the random share
     bool (*leaves)(const struct rule *rule, int64_t k, double x, struct leaver *out);
 };
@@ -37,7 +37,7 @@ static bool inside(double x) { return x >= 0 && x <= 1; }
 static bool zone_leaves(const struct rule *r, int64_t k, double x, struct leaver *out) {
     double l = fmin(1, walk_leverage(r->s, r->s->free[k])), distance = face_distance(x);
     out->kind = distance > 0 ? LEAVE_JUMP : LEAVE_CLAMP;
-    return distance < fmax(r->width * (1 + 4 * sqrt(l)), r->near * sqrt(l));
+    return distance < r->width * (1 + 4 * sqrt(l));
 }
 
 static bool leap_leaves(const struct rule *r, int64_t k, double x, struct leaver *out) {
@@ -197,8 +197,6 @@ static enum status go(struct rule *rule) {
     s->primed = !leap;
     s->rounds++;
     rule->step = zone ? fmin(step, s->least_ratio) : step;
-    // zone: the variance of the jumps to come is about that of the last ones.
-    if (zone) rule->near = SIGMAS * sqrt(s->jump_variance) / fmax(1 - s->jump_share, 0.05);
     for (int64_t k = 0; leap && passes && k < s->n_free; k++) s->x[s->free[k]] = s->position[k];
     if (leap && !size_block(rule)) {
         walk_on(rule);

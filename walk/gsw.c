@@ -45,22 +45,6 @@ static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static const double *row_of(const struct walk_state *s, int64_t id) { return s->frame->q + id * s->frame->stride; }
 
-// Held coordinates go back to the free set.
-static void release(struct walk_state *s) {
-    if (s->n_held == 0) return;
-    int64_t *list = s->leave_ids, n = 0, k = 0;
-    unsigned char *is_held = mem_new((size_t)s->n, 1);
-    for (int64_t j = 0; j < s->n_held; j++) is_held[s->held[j]] = 1;
-    for (int64_t i = 0; i < s->n; i++) {
-        bool is_free = k < s->n_free && s->free[k] == i;
-        if (is_free) k++;
-        if (is_free || is_held[i]) list[n++] = i;
-    }
-    memcpy(s->free, list, (size_t)n * sizeof *list);
-    s->n_free = n, s->n_held = 0;
-    free(is_held);
-}
-
 // out = base + sign * sum_F (x_i - y_i) q_i
 static void sum_free(struct walk_state *s, const double *base, double sign, double *out) {
     int64_t per_part = (s->n_free + PARTS - 1) / PARTS, width = s->width;
@@ -288,7 +272,7 @@ enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *m
     TRY(mem_buffer_new(2 * s->width * 8, "vectors of the walk", &vectors));
     g.inverse = inverse, g.c = vectors, g.t = g.c + s->width;
     g.fixed = mem_new((size_t)s->n, 1);
-    release(s);
+    walk_release(s);
     sum_free(s, s->residual, -1, s->fixed);
     TRY(run(&g, stop, landing));
     *moves = g.moves;

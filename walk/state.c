@@ -4,6 +4,7 @@
 #include "walk/rows.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -324,6 +325,7 @@ static void take_off(struct walk_state *s, const struct gram_sums *sums, int64_t
 // gram, trial solver and the sums of change, made for a set of leavers whose jumps the others can carry: tau is the largest
 // eigenvalue of sum_J q q^T in units of what stays. The choice does not look at how jumps fall.
 static enum status choose(struct walk_state *s, struct gram_sums *sums) {
+    enum status status = STATUS_OK;
     size_t bytes = (size_t)(s->rank * s->rank) * 8;
     memcpy(s->gram_start, s->gram, bytes);
     for (;;) {
@@ -332,26 +334,22 @@ static enum status choose(struct walk_state *s, struct gram_sums *sums) {
         take_off(s, sums, 0, s->n_leaving_held);
         memcpy(s->gram_before, s->gram, bytes);
         take_off(s, sums, s->n_leaving_held, s->n_leaving);
-        if (solver_try(&s->trial, s->gram)) {
-            bool jumps = s->n_leaving > s->n_leaving_held;
-            double tau = jumps ? solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1 : 0;
-            s->tau = tau;
-            if (tau <= s->tau_most) {
-                s->spread = fmax(s->spread, tau);
-                return STATUS_OK;
-            }
-        }
-        if (s->solver.rank < s->rank || !thin_out(s)) return solver_factor(&s->trial, s->gram);
+        TRY(solver_factor(&s->trial, s->gram));
+        s->tau = 0;
+        if (s->n_leaving > s->n_leaving_held) s->tau = solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1;
+        bool carried = s->trial.rank == s->solver.rank && s->tau <= s->tau_most;
+        if (carried) s->spread = fmax(s->spread, s->tau);
+        if (carried || !thin_out(s)) return STATUS_OK;
         s->guards++;
         memcpy(s->gram, s->gram_start, bytes);
     }
+done:
+    return status;
 }
 
 static void commit(struct walk_state *s) {
     int64_t kept = 0, next = 0;
-    s->jump_variance = 0, s->jump_share = (double)s->n_leaving / (double)s->n_free;
     for (int64_t k = 0; k < s->n_leaving; k++) {
-        s->jump_variance += s->leave_weight[0][k] * s->leave_weight[0][k] / (double)s->n_free;
         s->x[s->leave_ids[k]] = s->leave_to[k];
         if (k < s->n_leaving_held) s->held[s->n_held++] = s->leave_ids[k], s->total_held++;
     }
@@ -419,12 +417,40 @@ enum status walk_prepare(struct walk_state *s) {
     return STATUS_OK;
 }
 
+void walk_release(struct walk_state *s) {
+    if (s->n_held == 0) return;
+    int64_t *list = s->leave_ids, n = 0, k = 0;
+    unsigned char *is_held = mem_new((size_t)s->n, 1);
+    for (int64_t j = 0; j < s->n_held; j++) {
+        int64_t id = s->held[j];
+        is_held[id] = 1;
+        row_add(s->fixed, s->y[id] - s->x[id], row_of(s, id), s->width);
+    }
+    for (int64_t i = 0; i < s->n; i++) {
+        bool is_free = k < s->n_free && s->free[k] == i;
+        if (is_free) k++;
+        if (is_free || is_held[i]) list[n++] = i;
+    }
+    memcpy(s->free, list, (size_t)n * sizeof *list);
+    s->n_free = n, s->n_held = 0;
+    free(is_held);
+}
+
+static double most_of(const double *v, int64_t n) {
+    double most = 0;
+    for (int64_t k = 0; k < n; k++) most = fmax(most, fabs(v[k]));
+    return most;
+}
+
 enum status walk_settle(struct walk_state *s) {
     enum status status = STATUS_OK;
-    for (int round = 0; round < 20 && s->n_free > 0; round++) {
-        double most = 0;
-        for (int64_t k = 0; k < s->rank; k++) most = fmax(most, fabs(s->residual[k]));
-        if (most <= SETTLED) break;
+    for (int round = 0; round < 20 && walk_fractional(s) > 0; round++) {
+        if (most_of(s->residual, s->rank) <= SETTLED) break;
+        if (s->n_held > 0 && (s->n_free < 2 * s->rank || s->solver.rank < s->rank)) { // too few to carry the correction
+            walk_release(s);
+            walk_gram(s);
+            TRY(solver_factor(&s->solver, s->gram));
+        }
         solver_solve(&s->solver, s->residual, s->correct);
         int64_t step = s->step;
         walk_pass(s, false, 0);
@@ -450,11 +476,12 @@ done:
 // ---- checkpoints
 
 struct header {
-    char magic[8];
-    int64_t n, rank, n_free, n_held, step, gram_built, total_held, repairs, guards;
+    char magic[8], engine[16];
+    int64_t n, rank, n_free, n_held, step, gram_built, total_held, repairs, guards, leverage_free, rounds, noisy,
+        primed;
     uint64_t seed, walk;
-    double rows_read, spread, jump_variance, jump_share, leverage_trace, inverse_norm, tau;
-    int64_t leverage_free, rounds, noisy, primed;
+    double step_size, slack, block;
+    double rows_read, spread, leverage_trace, inverse_norm, tau;
 };
 
 static const char magic[8] = "dqwalk1";
@@ -479,21 +506,25 @@ static int fields(const struct walk_state *s, void *at[10], int64_t count[10]) {
     return 10;
 }
 
-void walk_state_save(const struct walk_state *s, void *bytes) {
-    struct header h = {.n = s->n,
-                       .rank = s->rank,
-                       .n_free = s->n_free,
-                       .n_held = s->n_held,
-                       .step = s->step,
-                       .gram_built = s->gram_built,
-                       .total_held = s->total_held,
-                       .repairs = s->repairs,
-                       .guards = s->guards,
-                       .seed = s->options->seed,
-                       .walk = s->options->walk,
-                       .rows_read = s->rows_read,
-                       .spread = s->spread};
+// What tells one run from another, and the numbers of this moment.
+static struct header header_of(const struct walk_state *s) {
+    const struct walk_options *o = s->options;
+    struct header h;
+    memset(&h, 0, sizeof h);
     memcpy(h.magic, magic, sizeof magic);
+    snprintf(h.engine, sizeof h.engine, "%s", o->engine ? o->engine : "zone");
+    h.seed = o->seed, h.walk = o->walk, h.step_size = o->step_size, h.slack = o->slack, h.block = o->block;
+    h.n = s->n, h.rank = s->rank, h.n_free = s->n_free, h.n_held = s->n_held, h.step = s->step;
+    h.gram_built = s->gram_built, h.total_held = s->total_held, h.repairs = s->repairs, h.guards = s->guards;
+    h.leverage_free = s->leverage_free, h.rounds = s->rounds, h.noisy = s->noisy, h.primed = s->primed;
+    h.rows_read = s->rows_read, h.spread = s->spread;
+    h.leverage_trace = s->leverage_trace, h.inverse_norm = s->inverse_norm;
+    h.tau = s->tau;
+    return h;
+}
+
+void walk_state_save(const struct walk_state *s, void *bytes) {
+    struct header h = header_of(s);
     char *to = bytes;
     memcpy(to, &h, sizeof h);
     to += sizeof h;
@@ -512,16 +543,19 @@ enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_b
     if (n_bytes < (int64_t)sizeof h) return status_set(STATUS_INVALID, "%s", wrong);
     memcpy(&h, from, sizeof h);
     from += sizeof h;
-    if (memcmp(h.magic, magic, sizeof magic) != 0 || h.n != s->n || h.rank != s->rank || h.seed != s->options->seed ||
-        h.walk != s->options->walk || h.n_free < 0 || h.n_held < 0 || h.n_free > s->n || h.n_held > s->n - h.n_free ||
+    struct header own = header_of(s);
+    if (memcmp(h.magic, own.magic, sizeof h.magic) != 0 || memcmp(h.engine, own.engine, sizeof h.engine) != 0 ||
+        h.n != own.n || h.rank != own.rank || h.seed != own.seed || h.walk != own.walk ||
+        h.step_size != own.step_size || h.slack != own.slack || h.block != own.block || h.n_free < 0 || h.n_held < 0 ||
+        h.n_free > s->n || h.n_held > s->n - h.n_free ||
         n_bytes != (int64_t)sizeof h + body_bytes(s->n, s->rank, s->width, h.n_free, h.n_held))
         return status_set(STATUS_INVALID, "%s", wrong);
     s->n_free = h.n_free, s->n_held = h.n_held, s->step = h.step, s->gram_built = h.gram_built;
     s->total_held = h.total_held, s->repairs = h.repairs, s->guards = h.guards;
+    s->leverage_free = h.leverage_free, s->rounds = h.rounds, s->noisy = h.noisy != 0, s->primed = h.primed != 0;
     s->rows_read = h.rows_read, s->spread = h.spread;
-    s->jump_variance = h.jump_variance, s->jump_share = h.jump_share;
-    s->leverage_trace = h.leverage_trace, s->inverse_norm = h.inverse_norm, s->tau = h.tau, s->rounds = h.rounds,
-    s->noisy = h.noisy != 0, s->primed = h.primed != 0, s->leverage_free = h.leverage_free;
+    s->leverage_trace = h.leverage_trace, s->inverse_norm = h.inverse_norm;
+    s->tau = h.tau;
     void *at[10];
     int64_t count[10];
     for (int i = 0, n = fields(s, at, count); i < n; i++) {

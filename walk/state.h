@@ -74,12 +74,11 @@ struct walk_state {
     double *leave_weight[3]; // numbers of leaving coordinates: change of x, x - y, noise
     double *leave_to;
 
-    int64_t step;                     // index of the noise that the noise sums hold
-    int64_t rounds;                   // steps or rounds so far
-    bool primed;                      // the noise sums are there
-    double step_size;                 // of the pass under way: d + step h is the point
-    double jump_variance, jump_share; // of the last leavers, per free coordinate: sum of squared changes, number
-    double least_ratio;               // min over the free set of distance of d from the faces / |h|
+    int64_t step;       // index of the noise that the noise sums hold
+    int64_t rounds;     // steps or rounds so far
+    bool primed;        // the noise sums are there
+    double step_size;   // of the pass under way: d + step h is the point
+    double least_ratio; // min over the free set of distance of d from the faces / |h|
     double gram_trace;
     double *leverage;      // [n] q_i G^-1 q_i as of when it was last computed
     double leverage_trace; // trace of G then: leverages grow about as G shrinks
@@ -108,6 +107,9 @@ enum status walk_prepare(struct walk_state *s);
 
 // Corrects x until the residual is that of rounding: at most a few passes without noise.
 enum status walk_settle(struct walk_state *s);
+
+// Held coordinates go back to the free set; the Gram matrix is then no longer that of the free set.
+void walk_release(struct walk_state *s);
 
 // The Gram matrix of the free rows, from the rows.
 void walk_gram(struct walk_state *s);
