@@ -128,7 +128,8 @@ static void load_batch(struct run *run, int64_t step) {
 static enum status open_model(struct run *run) {
     enum status status = STATUS_OK;
     const struct pretrain_settings *s = run->settings;
-    struct trainer_start start = {.seed = run->common->seed, .layers = s->layers};
+    struct trainer_start start = {
+        .seed = run->common->seed, .layers = s->layers, .heads = s->heads, .kv_heads = s->kv_heads};
     struct transformer_config config = {.architecture = ARCHITECTURE_LLAMA,
                                         .hidden = s->hidden,
                                         .intermediate = s->intermediate,

@@ -15,11 +15,13 @@
 #include "data/checkpoint.h"
 
 // Weights to start from: gains 1; matrices normal, with standard deviation 1 / sqrt(hidden) for the embedding, so that tokens
-// outweigh what random layers add to them (data/NOTES.md), 0.02 for an untied head, 0.5 / sqrt(inputs) for the others, and
-// 1 / sqrt(2 layers) of that for o and down, whose outputs add up in the residual stream.
+// outweigh what random layers add to them, 0.02 for an untied head, 1 / sqrt(inputs) for q, 0.5 / sqrt(inputs) for v, gate and
+// up, and 1 / sqrt(2 layers) of that for down. k begins as q and o as v transposed, so that heads look for tokens like their own
+// and copy what they find (Trockman and Kolter, "Mimetic initialization of self-attention layers", 2023; data/NOTES.md has what
+// it gains).
 struct trainer_start {
     uint64_t seed;
-    int64_t layers;
+    int64_t layers, heads, kv_heads;
 };
 struct tensor_source trainer_start(const struct trainer_start *start); // borrowed
 

@@ -24,7 +24,7 @@ struct setting {
 
 static enum status setting_try(struct setting *s, const struct trainer_options *options) {
     enum status status = STATUS_OK;
-    struct trainer_start start = {.seed = 5, .layers = 2};
+    struct trainer_start start = {.seed = 5, .layers = 2, .heads = 4, .kv_heads = 2};
     const struct transformer_config config = {.architecture = ARCHITECTURE_LLAMA,
                                               .hidden = 32,
                                               .intermediate = 44,
