@@ -1,6 +1,7 @@
 // discquant-walk: rounds by random walks that keep M x = M y, and checks what the paper says of them.
 #include "walk/round.h"
 #include "walk/synthetic.h"
+#include "walk/validate.h"
 
 #include "core/base/mem.h"
 #include "theory/hadamard.h"
@@ -31,6 +32,7 @@ enum {
     KEY_VALIDATION_SAMPLES,
     KEY_RECOMPUTE,
     KEY_LEAVE_CLIPPING,
+    KEY_QUICK,
 };
 
 static const int64_t many = INT64_C(1) << 40;
@@ -201,6 +203,50 @@ static error_t round_parse(int key, char *arg, struct argp_state *state) {
 
 static enum status round_start(const struct program_common *common, void *input) { return round_run(common, input); }
 
+// ---- validate ----
+
+static struct validate_settings validate = {.engine = "zone"};
+static bool has_study;
+
+static const struct argp_option validate_options[] = {
+    {"quick", KEY_QUICK, 0, 0, "small sizes and few draws: about half a minute instead of minutes", 0},
+    {"engine", KEY_ENGINE, "NAME", 0, "walk that is judged: zone (default), leap, gsw, clamp", 0},
+    {"distribution", KEY_DISTRIBUTION, "NAME", 0,
+     "of the gradients, in the eigenbasis: gaussian (default), rademacher, heavy (Student, 5 degrees of freedom)", 0},
+    {"replicates", KEY_REPLICATES, "R", 0, "draws of M per point; 0 = the study's own number (default)", 0},
+    {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "draws between states for --resume; 0 = every 5 seconds (default)", 0},
+    {0},
+};
+
+static void validate_finish(const struct validate_settings *s) {
+    if (!has_study) args_fail("which study? theorem2, theorem3, proposition4 or adversarial");
+    if (!walk_engine_keeps(s->engine)) args_fail("--engine %s: does not keep M x = M y", s->engine);
+}
+
+static error_t validate_parse(int key, char *arg, struct argp_state *state) {
+    struct validate_settings *s = state->input;
+    switch (key) {
+    case KEY_QUICK: s->quick = true; return 0;
+    case KEY_ENGINE: s->engine = engine_of(arg); return 0;
+    case KEY_DISTRIBUTION:
+        s->distribution = (enum distribution)choice("--distribution", arg, distribution_names);
+        return 0;
+    case KEY_REPLICATES: s->replicates = args_integer("--replicates", arg, 0, 1 << 16); return 0;
+    case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 0, many); return 0;
+    case ARGP_KEY_ARG:
+        if (has_study) args_fail("'%s': one study at a time", arg);
+        s->study = (enum study_kind)choice("STUDY", arg, study_names);
+        has_study = true;
+        return 0;
+    case ARGP_KEY_END: validate_finish(s); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status validate_start(const struct program_common *common, void *input) {
+    return validate_run(common, input);
+}
+
 int main(int argc, char **argv) {
     static const struct command commands[] = {
         {.name = "synthetic",
@@ -223,6 +269,18 @@ int main(int argc, char **argv) {
          .common = COMMON_ALL,
          .run = round_start,
          .settings = &round_settings},
+        {.name = "validate",
+         .doc =
+             "Checks what the paper states on instances whose answer is known, and ends in a verdict per hypothesis.\v"
+             "theorem2: errors over m and the decay alpha; theorem3: covariance of x - y over many walks; "
+             "proposition4: "
+             "error of the empirical covariance; adversarial: starts and objectives made from eigenvectors.",
+         .args_doc = "theorem2|theorem3|proposition4|adversarial",
+         .options = validate_options,
+         .parse = validate_parse,
+         .common = COMMON_SEED | COMMON_THREADS | COMMON_OUT_NEEDED | COMMON_RESUME,
+         .run = validate_start,
+         .settings = &validate},
         {0},
     };
     return program_main_commands("discquant-walk", "Rounds by random walks that keep the sampled gradients' products.",
