@@ -17,7 +17,7 @@
 static const double WEAK = 1e-11; // eigenvalues of the Gram matrix below this share of the largest are not believed
 static const double RANK_LEAST = 1e-12;
 
-enum { BLOCK = 256, PARTS = 64 };
+enum { BLOCK = 256, PARTS = 64, ALONE = 32768 };
 
 struct making {
     double *a; // [n, stride]
@@ -35,7 +35,7 @@ enum status frame_matrix_new(int64_t n, int64_t m, double **out) {
                           (long long)m);
     enum status status = mem_buffer_new(bytes, "the matrix of constraints", &p);
     if (status != STATUS_OK) return status;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n * stride > ALONE)
     for (int64_t i = 0; i < n; i++) memset((double *)p + i * stride, 0, (size_t)stride * sizeof(double));
     *out = p;
     return STATUS_OK;
@@ -45,7 +45,7 @@ enum status frame_matrix_new(int64_t n, int64_t m, double **out) {
 static enum status look_over(struct making *f, double *largest) {
     double most = 0;
     int64_t bad = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(max : most) reduction(min : bad)
+#pragma omp parallel for schedule(static) reduction(max : most) reduction(min : bad) if (f->n * f->stride > ALONE)
     for (int64_t i = 0; i < f->n; i++) {
         double *row = f->a + i * f->stride, sum = 0;
         for (int64_t j = 0; j < f->m; j++) most = fmax(most, fabs(row[j]));
@@ -65,7 +65,7 @@ static enum status look_over(struct making *f, double *largest) {
 }
 
 static void scale_all(struct making *f, double factor) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (f->n * f->stride > ALONE)
     for (int64_t i = 0; i < f->n; i++)
         for (int64_t j = 0; j < f->m; j++) f->a[i * f->stride + j] *= factor;
 }
@@ -76,7 +76,7 @@ static enum status transform(struct making *f, const double *map, int64_t cols, 
     void *p = NULL;
     enum status status = mem_buffer_new((int64_t)omp_get_max_threads() * BLOCK * f->stride * 8, "transformed rows", &p);
     if (status != STATUS_OK) return status;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (f->n * f->stride > ALONE)
     for (int64_t b = 0; b < blocks; b++) {
         int64_t first = b * BLOCK, rows = f->n - first < BLOCK ? f->n - first : BLOCK;
         double *a = f->a + first * f->stride, *to = (double *)p + omp_get_thread_num() * BLOCK * f->stride;
@@ -223,7 +223,7 @@ done:
 
 static void measure_rows(struct frame *f) {
     f->width = frame_stride(f->rank);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (f->n * f->stride > ALONE)
     for (int64_t i = 0; i < f->n; i++) f->norm2[i] = row_dot(f->q + i * f->stride, f->q + i * f->stride, f->width);
 }
 
@@ -273,7 +273,7 @@ static void sum_rows(const struct frame *f, const double *x, const double *y, do
     int64_t per_part = (f->n + PARTS - 1) / PARTS, width = f->width;
     double *parts = mem_new((size_t)(PARTS * width + 8), 8);
     double *aligned = (double *)(((uintptr_t)parts + 63) & ~(uintptr_t)63);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (f->n * width > ALONE)
     for (int64_t p = 0; p < PARTS; p++)
         for (int64_t i = p * per_part; i < f->n && i < (p + 1) * per_part; i++)
             row_add(aligned + p * width, y ? x[i] - y[i] : x[i], f->q + i * f->stride, width);
@@ -296,7 +296,7 @@ void frame_project(const struct frame *frame, double *d) {
     double *numbers = mem_new((size_t)frame->width + 16, 8);
     double *sums = (double *)(((uintptr_t)numbers + 63) & ~(uintptr_t)63);
     sum_rows(frame, d, NULL, sums);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (frame->n * frame->stride > ALONE)
     for (int64_t i = 0; i < frame->n; i++) d[i] -= row_dot(sums, frame->q + i * frame->stride, frame->width);
     free(numbers);
 }

@@ -39,6 +39,8 @@ struct gsw {
     double pivot_share;   // P_pp of the direction under way
     uint64_t draws;
     int64_t since_built, since_checked, moves;
+    const double *cost; // NULL: a walk; else x goes where <cost, x> falls
+    double cost_size;   // the largest |cost_i|
 };
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -207,20 +209,40 @@ done:
     return status;
 }
 
-// Along u, as far as the box allows, to one side or the other; whoever reaches a face leaves.
-static enum status move(struct gsw *g) {
+// u = -P_F cost into s->direction; false where cost is constant on the face, up to rounding.
+static bool downhill(struct gsw *g) {
+    struct walk_state *s = g->s;
+    double *u = s->direction, *z = s->noise, most = 0;
+    memset(z, 0, (size_t)s->width * 8);
+    for (int64_t k = 0; k < s->n_free; k++) row_add(z, g->cost[s->free[k]], row_of(s, s->free[k]), s->width);
+    apply(g, z, g->c);
+    dot_free(s, g->c, u);
+    for (int64_t k = 0; k < s->n_free; k++) {
+        u[k] -= g->cost[s->free[k]];
+        most = fmax(most, fabs(u[k]));
+    }
+    return most > 1e-9 * g->cost_size;
+}
+
+// The direction with u = 1 at the pivot into s->direction.
+static void along_pivot(struct gsw *g) {
+    struct walk_state *s = g->s;
+    double *u = s->direction;
+    dot_free(s, g->c, u);
+    for (int64_t k = 0; k < s->n_free; k++) u[k] = s->free[k] == g->pivot ? 1 : -u[k] / g->pivot_share;
+}
+
+// Along u or against it, as far as the box allows; whoever reaches a face leaves.
+static enum status move(struct gsw *g, bool only_up) {
     enum status status = STATUS_OK;
     struct walk_state *s = g->s;
     double *u = s->direction, up = INFINITY, down = INFINITY;
-    dot_free(s, g->c, u);
     for (int64_t k = 0; k < s->n_free; k++) {
-        int64_t id = s->free[k];
-        u[k] = id == g->pivot ? 1 : -u[k] / g->pivot_share;
-        double x = s->x[id], size = fmax(fabs(u[k]), 1e-300), above = (1 - x) / size, below = x / size;
+        double x = s->x[s->free[k]], size = fmax(fabs(u[k]), 1e-300), above = (1 - x) / size, below = x / size;
         up = fmin(up, u[k] > 0 ? above : below);
         down = fmin(down, u[k] > 0 ? below : above);
     }
-    bool rises = walk_uniform(s, WALK_RNG_PIVOT, g->draws++) * (up + down) < down || up + down == 0;
+    bool rises = only_up || walk_uniform(s, WALK_RNG_PIVOT, g->draws++) * (up + down) < down || up + down == 0;
     double length = rises ? up : down, sign = rises ? 1 : -1;
     bool rebuild = false;
     int64_t kept = 0;
@@ -251,9 +273,15 @@ static enum status run(struct gsw *g, int64_t stop, bool landing) {
     TRY(build(g));
     TRY(check(g));
     while (s->n_free > stop) {
+        if (g->cost && s->n_free > s->rank && downhill(g)) {
+            g->pivot_share = 1;
+            TRY(move(g, true));
+            continue;
+        }
         TRY(choose_pivot(g));
         if (g->pivot >= 0) {
-            TRY(move(g));
+            along_pivot(g);
+            TRY(move(g, false));
         } else {
             if (!landing || g->kept == 0) break;
             drop_constraint(g);
@@ -264,14 +292,16 @@ done:
     return status;
 }
 
-enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept) {
+static enum status start(struct walk_state *s, const double *cost, int64_t stop, bool landing, int64_t *moves,
+                         int64_t *kept) {
     enum status status = STATUS_OK;
-    struct gsw g = {.s = s, .kept = s->rank, .pivot = -1};
+    struct gsw g = {.s = s, .kept = s->rank, .pivot = -1, .cost = cost};
     void *inverse = NULL, *vectors = NULL;
     TRY(mem_buffer_new(s->rank * s->rank * 8, "an inverse Gram matrix", &inverse));
     TRY(mem_buffer_new(2 * s->width * 8, "vectors of the walk", &vectors));
     g.inverse = inverse, g.c = vectors, g.t = g.c + s->width;
     g.fixed = mem_new((size_t)s->n, 1);
+    for (int64_t i = 0; cost && i < s->n; i++) g.cost_size = fmax(g.cost_size, fabs(cost[i]));
     walk_release(s);
     sum_free(s, s->residual, -1, s->fixed);
     TRY(run(&g, stop, landing));
@@ -282,4 +312,12 @@ done:
     mem_buffer_free(inverse);
     mem_buffer_free(vectors);
     return status;
+}
+
+enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept) {
+    return start(s, NULL, stop, landing, moves, kept);
+}
+
+enum status gsw_descend(struct walk_state *s, const double *cost, int64_t *moves, int64_t *kept) {
+    return start(s, cost, 0, false, moves, kept);
 }

@@ -369,7 +369,7 @@ static void refresh_leverages(struct walk_state *s) {
     bool uneven = s->inverse_norm * s->gram_trace > UNEVEN * (double)s->rank;
     if (!uneven || (double)s->n_free > 0.8 * (double)s->leverage_free) return;
     int64_t blocks = (s->n_free + BATCH - 1) / BATCH, width = s->width;
-#pragma omp parallel
+#pragma omp parallel if (s->n_free * width > ALONE)
     {
         double *rows = mem_new((size_t)(BATCH * width), 8), out[BATCH];
 #pragma omp for schedule(dynamic)

@@ -136,5 +136,7 @@ enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_b
 enum status bulk_run(struct walk_state *s, const char *engine, int64_t stop);
 // Moves held coordinates back to the free set first. *kept: constraints that still hold; landing gives them up one by one.
 enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept);
+// To a vertex without a draw while <cost, x> can fall: cost [n] (vertex.c).
+enum status gsw_descend(struct walk_state *s, const double *cost, int64_t *moves, int64_t *kept);
 
 #endif

@@ -36,8 +36,8 @@ static void martingales_have_mean_y(void **state) {
     const char *names[] = {"zone", "leap", "gsw"};
     for (int e = 0; e < 3; e++)
         for (int local = 0; local < 2; local++) {
-            enum walk_finish finishes[] = {WALK_STOP, WALK_VERTEX, WALK_LANDING};
-            for (int k = 0; k < 3; k++) {
+            enum walk_finish finishes[] = {WALK_STOP, WALK_LANDING}; // the second begins with the way to a vertex
+            for (int k = 0; k < 2; k++) {
                 struct walk_options o = {.engine = names[e], .finish = finishes[k], .seed = 40 + (uint64_t)k};
                 double variance, z = bias_z(local ? CASE_LOCALISED : CASE_DECAYING, 256, 4, o, 2000, &variance);
                 check_near(z, 0, 0, 4.5);
