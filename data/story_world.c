@@ -1,4 +1,4 @@
-// The story itself: who is where and has what, then three to seven things that happen. Every choice shows in the text at once:
+// The story itself: who is where and has what, then one to five things that happen. Every choice shows in the text at once:
 //
 //     beginning  weather, time; groups of people with their places; things with holders; owners of small things
 //     event      kind of event, then who and what of all that is possible now, then how it is said

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from torch_step import Model
 
-RATE, WARMUP, STEPS, DECAY, CLIP = 3e-3, 100, 1000, 0.1, 1.0
+RATE, WARMUP, STEPS, DECAY, CLIP = 1e-3, 100, 1000, 0.1, 1.0
 
 
 def main():
@@ -25,7 +25,7 @@ def main():
     args.add_argument("--layers", type=int, default=4)
     args.add_argument("--heads", type=int, default=4)
     args.add_argument("--vocab-size", type=int, default=632)
-    args.add_argument("--batch-size", type=int, default=8)
+    args.add_argument("--batch-size", type=int, default=4)
     args.add_argument("--seq-len", type=int, default=256)
     args.add_argument("--steps", type=int, default=40, help="timed steps, after 3 untimed ones (40)")
     args.add_argument("--threads", type=int, default=2)
@@ -34,7 +34,7 @@ def main():
     torch.manual_seed(0)
     model = Model(dict(hidden=args.hidden, inter=args.intermediate, layers=args.layers, heads=args.heads, kv=args.heads, vocab=args.vocab_size,
                        tied=True, batch=args.batch_size, length=args.seq_len))
-    model.embedding.mul_(0.02)
+    model.embedding.mul_(args.hidden**-0.5)
     plain = [model.embedding, *model.norms]
     for w in model.weights + plain:
         w.requires_grad_()
