@@ -137,14 +137,17 @@ double instance_energy(struct instance *instance) {
     return energy;
 }
 
+bool walker_is_constrained(const struct walker *walker) {
+    return strcmp(walker->engine, "nearest") != 0 && strcmp(walker->engine, "independent") != 0;
+}
+
 enum status instance_predict(const struct problem *problem, const struct walker *walker, double *qe) {
     enum status status = STATUS_OK;
     struct power_law law = {.n = problem->n, .alpha = problem->alpha, .scale = problem->scale};
     bool closest = strcmp(walker->engine, "nearest") == 0;
-    bool free_of_m = closest || strcmp(walker->engine, "independent") == 0;
     double energy = power_law_sum(&law, 1, law.n),
            share = error_law_displacement(closest ? ROUNDER_CLOSEST : ROUNDER_MARTINGALE, NULL, 0);
-    int64_t m = free_of_m || problem->m >= problem->n ? 0 : problem->m;
+    int64_t m = walker_is_constrained(walker) && problem->m < problem->n ? problem->m : 0;
     if (m) TRY(residual_energy_power_law(&law, (double)m, &energy));
     *qe = error_law_predict(share * (double)problem->n, problem->n, m, energy);
 done:

@@ -71,6 +71,9 @@ double instance_distance2(const struct instance *instance, const double *x);
 // tr(P Sigma) of these very samples: m Hadamard transforms.
 double instance_energy(struct instance *instance);
 
+// Walks with M x = M y, exactly or nearly: all but independent and nearest.
+bool walker_is_constrained(const struct walker *walker);
+
 // What theory/error_law.h predicts for QE at the end: with m constraints for an engine that keeps them, else with none.
 enum status instance_predict(const struct problem *problem, const struct walker *walker, double *qe);
 

@@ -50,7 +50,7 @@ enum status sweep_run(const struct sweep *sweep, struct run_folder *folder, doub
     double *values = buffer;
     for (int64_t i = 0; i < sweep->tasks * sweep->width; i++) values[i] = NAN;
     TRY(load(sweep, folder, values, &done));
-    progress = progress_new(sweep->what, "walk", sweep->tasks, done);
+    progress = progress_new(sweep->what, "draw", sweep->tasks, done);
     double saved = clock_seconds();
     while (done < sweep->tasks) {
         double *row = values + done * sweep->width;

@@ -95,7 +95,7 @@ static enum status summarize(const struct run *run, const double *rows, struct r
     double predicted = 0, distance2 = mean_of(rows, n, FIGURE_DISTANCE2), energy = 0, z = z_of(rows, n, FIGURE_BIAS);
     struct power_law law = {.n = p->n, .alpha = p->alpha, .scale = p->scale};
     TRY(instance_predict(p, r, &predicted));
-    bool keeps = walk_engine_keeps(r->engine);
+    bool keeps = walker_is_constrained(r);
     TRY(residual_energy_power_law(&law, keeps ? (double)p->m : 0, &energy));
     describe_problem(p, r, result);
     record_integer(result, "replicates", n);

@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIZES_MOST = 3, ENGINES = 2, WALKS_MOST = 1000, POWER_STEPS = 100, NULLS = 4 };
+enum { SIZES_MOST = 3, ENGINES = 2, WALKS_MOST = 500, POWER_STEPS = 100, NULLS = 4 };
 
 enum {
     COLUMN_KEPT,
@@ -271,10 +271,10 @@ enum status study_theorem3(struct study *study) {
     enum status status = STATUS_OK;
     bool quick = study->settings->quick;
     struct plan plan = {.study = study,
-                        .n = {256, quick ? 1024 : 2048, 8192},
+                        .n = {256, 1024, 4096},
                         .sizes = quick ? 2 : 3,
                         .draws = study_replicates(study, 2, 3),
-                        .walks = quick ? 300 : 800,
+                        .walks = quick ? 300 : 500,
                         .engines = {study->settings->engine, "clamp"},
                         .engines_used = strcmp(study->settings->engine, "clamp") == 0 ? 1 : ENGINES};
     struct sweep sweep = {.what = "theorem 3",
