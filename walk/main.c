@@ -263,7 +263,8 @@ int main(int argc, char **argv) {
          .doc =
              "Rounds a network so that the sampled windows' losses stay where they are, to first order.\v"
              "The rounded model is saved in OUT/model. result.json holds the errors on windows that the walk has not "
-             "seen, KL divergence and perplexity, and the same for rounding to nearest and at random.",
+             "seen, KL divergence and perplexity, and the same for rounding to nearest, at random, and to the closest "
+             "vertex.",
          .options = round_options,
          .parse = round_parse,
          .common = COMMON_ALL,

@@ -10,6 +10,7 @@
 #include "walk/network.h"
 #include "walk/shift.h"
 #include "walk/synthetic.h"
+#include "walk/vertex.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -221,7 +222,7 @@ struct figures {
     double qe, kl, perplexity;
 };
 
-static enum status measure_gradients(struct run *run, const char *suffix, bool walked, struct record *line,
+static enum status measure_gradients(struct run *run, const char *suffix, bool constrained, struct record *line,
                                      struct figures *out) {
     enum status status = STATUS_OK;
     struct record *result = run_folder_result(run->folder);
@@ -247,8 +248,7 @@ static enum status measure_gradients(struct run *run, const char *suffix, bool w
     }
     struct nest nest = {.levels = 1, .counts = {run->fresh}, .values = run->products, .stride = 1};
     struct interval qe = bootstrap_mean(&nest, run->common->seed);
-    int64_t rank = walked && walk_engine_keeps(run->walk.engine) ? run->frame->rank : 0,
-            free_coordinates = network->n - network->frozen;
+    int64_t rank = constrained ? run->frame->rank : 0, free_coordinates = network->n - network->frozen;
     put(line, result, "distance2", suffix, distance2);
     put(line, result, "qe_calibration", suffix, sampled2);
     put(line, result, "qe", suffix, qe.mean);
@@ -297,7 +297,9 @@ static enum status measure(struct run *run, const char *name, const char *suffix
     struct record *line = record_new();
     struct figures figures;
     record_string(line, "rounding", name);
-    TRY(measure_gradients(run, suffix, strcmp(name, "walk") == 0, line, &figures));
+    bool constrained =
+        strcmp(name, "closest") == 0 || (strcmp(name, "walk") == 0 && walker_is_constrained(&run->settings->walker));
+    TRY(measure_gradients(run, suffix, constrained, line, &figures));
     TRY(measure_network(run, suffix, line, &figures));
     TRY(run_folder_log(run->folder, line));
     progress_say("%-6s  rms product on fresh windows %.4g, KL %.4g, perplexity %.4g (original %.4g)", name,
@@ -314,6 +316,22 @@ static enum status compare(struct run *run, const char *engine, const char *name
     TRY(walk_round(run->frame, run->network->y, &options, run->x, NULL, &ignored));
     TRY(measure(run, name, suffix));
 done:
+    return status;
+}
+
+// The vertex of {x: M x = M start} closest to the weights, DiscQuant's objective 1 - 2y; its last coordinates to nearest.
+static enum status compare_closest(struct run *run) {
+    enum status status = STATUS_OK;
+    int64_t n = run->network->n;
+    struct vertex_result vertex;
+    double *c = NULL;
+    TRY(buffer(n, 8, "an objective", &c));
+    vertex_closest_cost(run->network->y, n, c);
+    TRY(vertex_minimise(run->frame, run->start, c, run->x, &vertex));
+    for (int64_t i = 0; i < n; i++) run->x[i] = run->x[i] > 0.5 ? 1 : 0;
+    TRY(measure(run, "closest", "_closest"));
+done:
+    mem_buffer_free(c);
     return status;
 }
 
@@ -386,6 +404,7 @@ static enum status work(struct run *run) {
     TRY(model_save_rounded(run->model, run->network->rounding, path));
     TRY(compare(run, "nearest", "rtn", "_rtn"));
     TRY(compare(run, "independent", "random", "_random"));
+    TRY(compare_closest(run));
     summarize(run);
 done:
     free(path);

@@ -1,11 +1,11 @@
 // Rounding a network by a walk, from files to files: what `discquant-walk round` does. The same run measures rounding to
-// nearest and independent random rounding.
+// nearest, independent random rounding, and the closest vertex of what keeps M x = M y (DiscQuant's objective).
 //
 //   OUT/model/         the rounded model as a Hugging Face folder
-//   OUT/metrics.jsonl  a line per rounding: rounding (walk, rtn, random) and its figures
+//   OUT/metrics.jsonl  a line per rounding: rounding (walk, rtn, random, closest) and its figures
 //   OUT/result.json    of the walk: engine, m, rank, singular values' range, steps, matrix_reads, fractional,
 //                      residual_max; of the instance: n, weights_fixed, clip_rms, clip_rms_left, energy, energy_total;
-//                      and, for the walk and with _rtn and _random behind their names for the others:
+//                      and, for the walk and with _rtn, _random and _closest behind their names for the others:
 //      distance2           |x - y|^2
 //      qe_calibration      mean of (<g, x - y> + o)^2 over the samples of M; o: what weights outside the grid's range add
 //      qe, qe_ci_low, qe_ci_high   the same over fresh windows, which M has not seen; 95 %

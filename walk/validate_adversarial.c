@@ -12,17 +12,10 @@
 //     walk_is_safe         the walk's figure is below 2 on every start
 //     vertices_are_not     some vertex is above 3 on a start or objective made for it
 //     closest_is_best      on the generic start the closest vertex has about half the walk's QE: the walk buys its safety
-//
-// The program is solved smoothed: min <c, x> + width / 2 |x - 1/2|^2 has x = clip(1/2 - (c - Q^T nu) / width), with multipliers
-// nu by Newton's method on Q (x - y) = 0, width -> 0.02; the few coordinates that stay fractional go to a vertex by gsw.
 #include "walk/validate.h"
 
 #include "core/base/mem.h"
-
-#include <lapacke.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "walk/vertex.h"
 
 enum { GENERIC, NEAR, FAR, STARTS };
 enum { BY_WALK, AT_RANDOM, TO_NEAREST, CLOSEST, RANDOM_VERTEX, ROUNDINGS };
@@ -45,97 +38,10 @@ struct plan {
     int64_t n, m, draws;
 };
 
-// ---- vertices ----
-
-struct program {
-    const struct frame *frame;
-    const double *y, *c;
-    double *x;         // [n]
-    double *slack;     // [width of the frame] Q (x - y)
-    double *gram;      // [rank, rank]
-    double *nu, *step; // [width]
-};
-
-// x of these multipliers; the norm of Q (x - y).
-static double program_at(const struct program *p, const double *nu, double width, double *slack) {
-    const struct frame *f = p->frame;
-    double sum = 0;
-    for (int64_t i = 0; i < f->n; i++) {
-        double slope = p->c[i];
-        for (int64_t k = 0; k < f->rank; k++) slope -= f->q[i * f->stride + k] * nu[k];
-        p->x[i] = fmin(1, fmax(0, 0.5 - slope / width));
-    }
-    frame_residual(f, p->x, p->y, slack);
-    for (int64_t k = 0; k < f->rank; k++) sum += slack[k] * slack[k];
-    return sqrt(sum);
-}
-
-// step = (sum over free coordinates of q q^T / width)^-1 slack
-static enum status program_direction(const struct program *p, double width) {
-    const struct frame *f = p->frame;
-    int64_t m = f->rank;
-    memset(p->gram, 0, (size_t)(m * m) * sizeof *p->gram);
-    for (int64_t i = 0; i < f->n; i++) {
-        const double *q = f->q + i * f->stride;
-        if (!(p->x[i] > 0 && p->x[i] < 1)) continue;
-        for (int64_t a = 0; a < m; a++)
-            for (int64_t b = 0; b <= a; b++) p->gram[a * m + b] += q[a] * q[b] / width;
-    }
-    for (int64_t a = 0; a < m; a++) p->gram[a * m + a] += 1e-9 / width;
-    memcpy(p->step, p->slack, (size_t)m * sizeof *p->step);
-    if (LAPACKE_dposv(LAPACK_ROW_MAJOR, 'L', (lapack_int)m, 1, p->gram, (lapack_int)m, p->step, 1) != 0)
-        return status_set(STATUS_INVALID, "no vertex was found: a linear system is singular");
-    return STATUS_OK;
-}
-
-static enum status program_solve(const struct program *p) {
-    enum status status = STATUS_OK;
-    int64_t m = p->frame->rank;
-    double *tried = mem_new((size_t)p->frame->width, sizeof *tried);
-    for (double width = 4; width > 0.02; width *= 0.7) {
-        double norm = program_at(p, p->nu, width, p->slack);
-        for (int newton = 0; newton < 40 && norm > 1e-13; newton++) {
-            double length = 1, next = INFINITY;
-            TRY(program_direction(p, width));
-            for (int half = 0; half < 30 && !(next < norm); half++, length /= 2) {
-                for (int64_t k = 0; k < m; k++) tried[k] = p->nu[k] - length * p->step[k];
-                next = program_at(p, tried, width, p->slack);
-            }
-            if (!(next < norm)) break;
-            norm = next;
-            memcpy(p->nu, tried, (size_t)m * sizeof *tried);
-        }
-    }
-    program_at(p, p->nu, 0.02, p->slack);
-done:
-    free(tried);
-    return status;
-}
-
-// instance->x = a vertex with about the least <c, x>.
-static enum status vertex(struct instance *instance, const double *c, uint64_t seed) {
-    enum status status = STATUS_OK;
-    const struct frame *frame = instance->frame;
-    int64_t m = frame->rank;
-    void *buffer = NULL;
-    TRY(mem_buffer_new((m * m + 3 * frame->width) * (int64_t)sizeof(double), "a program", &buffer));
-    memset(buffer, 0, (size_t)(m * m + 3 * frame->width) * sizeof(double));
-    double *gram = buffer, *slack = gram + m * m;
-    struct program program = {.frame = frame,
-                              .y = instance->y,
-                              .c = c,
-                              .x = instance->x,
-                              .slack = slack,
-                              .gram = gram,
-                              .nu = slack + frame->width,
-                              .step = slack + 2 * frame->width};
-    struct walk_options options = {.engine = "gsw", .finish = WALK_VERTEX, .seed = seed};
-    struct walk_result result;
-    TRY(program_solve(&program));
-    TRY(walk_round(frame, instance->x, &options, instance->x, NULL, &result));
-done:
-    mem_buffer_free(buffer);
-    return status;
+// instance->x = a vertex with the least <c, x>.
+static enum status vertex(struct instance *instance, const double *c) {
+    struct vertex_result result;
+    return vertex_minimise(instance->frame, instance->y, c, instance->x, &result);
 }
 
 // ---- draws ----
@@ -167,12 +73,12 @@ static enum status round_start(const struct plan *plan, struct instance *instanc
         if (start == GENERIC && k == BY_WALK) row[COLUMN_QE_WALK] = figures[FIGURE_QE];
     }
     for (int64_t i = 0; i < plan->n; i++) c[i] = 1 - 2 * instance->y[i];
-    TRY(vertex(instance, c, seed));
+    TRY(vertex(instance, c));
     ratios[CLOSEST] = figure(instance, energy);
     if (start == GENERIC) row[COLUMN_QE_CLOSEST] = instance_error(instance, instance->x);
     for (int64_t i = 0; i < plan->n; i++)
         c[i] = rng_normal((struct rng){.seed = seed, .stream = RNG_STREAM(84)}, (uint64_t)i);
-    TRY(vertex(instance, c, seed));
+    TRY(vertex(instance, c));
     ratios[RANDOM_VERTEX] = figure(instance, energy);
 done:
     return status;
@@ -198,7 +104,7 @@ static enum status draw(void *context, int64_t task, double *row) {
     for (int k = 0; k < OBJECTIVES; k++) {
         gradients_eigenvector(instance->gradients, numbers[k], c);
         for (int64_t i = 0; i < plan->n; i++) c[i] = c[i] < 0 ? 1 : -1;
-        TRY(vertex(instance, c, seed));
+        TRY(vertex(instance, c));
         row[STARTS * ROUNDINGS + k] = figure(instance, energy);
     }
     for (int start = 0; start < STARTS; start++)
