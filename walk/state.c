@@ -188,9 +188,9 @@ static inline __attribute__((always_inline)) double pass_part(struct walk_state 
     for (int64_t k = first; k < end; k += 4) {
         const double *rows[4];
         int64_t count = min_i64(4, end - k);
-        for (int64_t j = 0; j < 4; j++) rows[j] = row_of(s, s->free[k + min_i64(j, count - 1)]);
-        if (k + 8 <= end)
-            for (int64_t j = 4; j < 8; j++) __builtin_prefetch(row_of(s, s->free[k + j]));
+        for (int64_t j = 0; j < 4; j++) {
+            rows[j] = row_of(s, s->free[k + min_i64(j, count - 1)]);
+        }
         double t_dot[4], z_dot[4] = {0}, t_weight[4] = {0}, z_weight[4] = {0};
         if (noisy)
             rows_dot2(rows, s->correct, s->push, s->width, t_dot, z_dot);
@@ -201,7 +201,10 @@ static inline __attribute__((always_inline)) double pass_part(struct walk_state 
             double d = s->x[id] - t_dot[j], h = 0;
             if (noisy) h = turn_noise(s, rng, id, &z_weight[j]) - z_dot[j];
             double distance = face_distance(d);
-            if (noisy && distance >= 0) least = fmin(least, distance / fmax(fabs(h), 1e-300));
+            if (noisy && distance >= 0) {
+                double ratio = distance / (fabs(h) + 1e-300);
+                least = ratio < least ? ratio : least; // fmin is a call
+            }
             s->position[k + j] = d;
             s->direction[k + j] = h;
             t_weight[j] = d + step * h - s->y[id];

@@ -42,7 +42,9 @@ static void evaluate(struct dual *d, const double *v) {
             const double *rows[4];
             double dots[4], weight[4] = {0};
             int64_t count = min_i64(4, end - i);
-            for (int64_t j = 0; j < 4; j++) rows[j] = f->q + (i + min_i64(j, count - 1)) * f->stride;
+            for (int64_t j = 0; j < 4; j++) {
+                rows[j] = f->q + (i + min_i64(j, count - 1)) * f->stride;
+            }
             rows_dot(rows, v, width, dots);
             for (int64_t j = 0; j < count; j++) {
                 double y = s->y[i + j], slope = d->c[i + j] - dots[j];
