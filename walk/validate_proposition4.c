@@ -120,7 +120,7 @@ enum status study_proposition4(struct study *study) {
     struct plan plan = {.study = study,
                         .n = quick ? 512 : 2048,
                         .sizes = quick ? 5 : 6,
-                        .draws = study_replicates(study, 12, 6),
+                        .draws = study_replicates(study, 24, 18),
                         .m = {8, 16, 32, 64, 128, 256}};
     struct sweep sweep = {.what = "proposition 4",
                           .tasks = ALPHAS * plan.sizes * plan.draws,
