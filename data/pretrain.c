@@ -370,11 +370,7 @@ static enum status describe(const struct program_common *common, const struct pr
     record_string(record, "dtype", s->dtype == DTYPE_BF16 ? "bfloat16" : "float32");
     record_integer(record, "validation_samples", s->validation_samples);
     record_integer(record, "report_every", s->report_every);
-    for (int i = 0; i < s->n_corpus; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "corpus_%d", i);
-        TRY(record_digest(record, key, s->corpus[i]));
-    }
+    TRY(record_digests(record, "corpus", s->corpus, s->n_corpus));
     TRY(record_digest(record, "validation", s->validation));
 done:
     return status;

@@ -208,3 +208,13 @@ enum status record_digest(struct record *record, const char *key, const char *pa
     free(digest);
     return STATUS_OK;
 }
+
+enum status record_digests(struct record *record, const char *key, const char *const *paths, int n) {
+    enum status status = STATUS_OK;
+    for (int i = 0; status == STATUS_OK && i < n; i++) {
+        char *numbered = mem_format("%s_%d", key, i);
+        status = record_digest(record, numbered, paths[i]);
+        free(numbered);
+    }
+    return status;
+}

@@ -32,6 +32,8 @@ void record_string(struct record *record, const char *key, const char *value);
 // bytes of its *.json, *.safetensors and *.model files. For settings, so that a run is not resumed with other input.
 // STATUS_IO when something there cannot be read.
 enum status record_digest(struct record *record, const char *key, const char *path);
+// The same for n paths, under KEY_0, KEY_1, …
+enum status record_digests(struct record *record, const char *key, const char *const *paths, int n);
 
 // JSON text. Numbers have the fewest digits (at most 17) that read back as the same double. `indent` 0 gives one line
 // without newline, otherwise one line per key and a newline at the end. Free with free().

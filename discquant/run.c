@@ -255,11 +255,7 @@ static enum status describe(const struct program_common *common, const struct ru
         record_integer(record, "finish_from", o->finish_from);
         record_number(record, "finish_strength", o->finish_strength);
         record_integer(record, "report_every", s->report_every);
-        for (int i = 0; i < s->n_calibration; i++) {
-            char key[32];
-            snprintf(key, sizeof key, "calibration_%d", i);
-            TRY(record_digest(record, key, s->calibration[i]));
-        }
+        TRY(record_digests(record, "calibration", s->calibration, s->n_calibration));
     }
     TRY(record_digest(record, "model", s->model));
     TRY(record_digest(record, "validation", s->validation));

@@ -427,11 +427,7 @@ static enum status describe(const struct program_common *common, const struct ro
     record_integer(record, "fresh_samples", s->fresh_samples);
     record_integer(record, "validation_samples", s->validation_samples);
     record_bool(record, "leave_clipping", s->leave_clipping);
-    for (int i = 0; i < s->n_calibration; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "calibration_%d", i);
-        TRY(record_digest(record, key, s->calibration[i]));
-    }
+    TRY(record_digests(record, "calibration", s->calibration, s->n_calibration));
     TRY(record_digest(record, "model", s->model));
     TRY(record_digest(record, "validation", s->validation));
 done:

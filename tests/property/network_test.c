@@ -2,6 +2,7 @@
 // set by hand, and differences of losses.
 #include "tests/check.h"
 #include "tests/files.h"
+#include "tests/small_networks.h"
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
@@ -12,38 +13,7 @@
 #include "data/whole_file.h"
 #include "walk/network.h"
 
-enum { WINDOWS = 11, SEQ_LEN = 8, VOCAB = 37, WEIGHTS = 40 };
-
-static const struct transformer_config llama = {.architecture = ARCHITECTURE_LLAMA,
-                                                .hidden = 24,
-                                                .intermediate = 40,
-                                                .layers = 2,
-                                                .heads = 6,
-                                                .kv_heads = 2,
-                                                .head_dim = 6,
-                                                .vocab = VOCAB,
-                                                .max_positions = 64,
-                                                .rms_eps = 1e-5,
-                                                .rope = {.theta = 100},
-                                                .bos = -1};
-
-// qkv and gate | up are one matrix each; embedding and head are one weight.
-static const struct transformer_config phi3_tied = {.architecture = ARCHITECTURE_PHI3,
-                                                    .hidden = 16,
-                                                    .intermediate = 24,
-                                                    .layers = 2,
-                                                    .heads = 2,
-                                                    .kv_heads = 2,
-                                                    .head_dim = 8,
-                                                    .vocab = VOCAB,
-                                                    .max_positions = 64,
-                                                    .window = 5,
-                                                    .rms_eps = 1e-5,
-                                                    .rope = {.theta = 100},
-                                                    .bos = -1,
-                                                    .tied = true};
-
-static const struct transformer_config *const configs[] = {&llama, &phi3_tied};
+enum { WINDOWS = 11, SEQ_LEN = 8, WEIGHTS = 40 };
 
 struct setting {
     struct backend *backend;

@@ -1,44 +1,14 @@
 // Per-sample gradients of whole networks, entry by entry: against backward passes of single samples, against differences
 // of the loss, against their norms; split over tiles, batches, pieces of the head and threads.
 #include "tests/check.h"
+#include "tests/small_networks.h"
 
 #include "core/base/rng.h"
 #include "core/base/threads.h"
 #include "core/nn/random_source.h"
 #include "core/nn/transformer.h"
 
-enum { BATCH = 5, SEQ_LEN = 9, ROWS = BATCH * SEQ_LEN, VOCAB = 37, WEIGHTS = 40, STRIDE = 8 };
-
-static const struct transformer_config llama = {.architecture = ARCHITECTURE_LLAMA,
-                                                .hidden = 24,
-                                                .intermediate = 40,
-                                                .layers = 3,
-                                                .heads = 6,
-                                                .kv_heads = 2,
-                                                .head_dim = 6,
-                                                .vocab = VOCAB,
-                                                .max_positions = 64,
-                                                .rms_eps = 1e-5,
-                                                .rope = {.theta = 100},
-                                                .bos = -1};
-
-// qkv and gate | up are one matrix each; embedding and head are one weight.
-static const struct transformer_config phi3_tied = {.architecture = ARCHITECTURE_PHI3,
-                                                    .hidden = 16,
-                                                    .intermediate = 24,
-                                                    .layers = 2,
-                                                    .heads = 2,
-                                                    .kv_heads = 2,
-                                                    .head_dim = 8,
-                                                    .vocab = VOCAB,
-                                                    .max_positions = 64,
-                                                    .window = 5,
-                                                    .rms_eps = 1e-5,
-                                                    .rope = {.theta = 100},
-                                                    .bos = -1,
-                                                    .tied = true};
-
-static const struct transformer_config *const configs[] = {&llama, &phi3_tied};
+enum { BATCH = 5, SEQ_LEN = 9, ROWS = BATCH * SEQ_LEN, WEIGHTS = 40, STRIDE = 8 };
 
 struct setting {
     struct backend *backend;
