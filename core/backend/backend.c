@@ -46,10 +46,21 @@ static bool is_product(enum op op) {
            op == OP_attention_cached;
 }
 
+static bool has_bf16(const struct op_call *call) {
+    for (int i = 0; i < OP_INPUTS; i++)
+        if (call->in[i].rows && call->in[i].dtype == DTYPE_BF16) return true;
+    for (int i = 0; i < OP_OUTPUTS; i++)
+        if (call->out[i].rows && call->out[i].dtype == DTYPE_BF16) return true;
+    return false;
+}
+
 enum status backend_run(struct backend *backend, const struct op_call *call) {
     const struct op_info *info = &op_infos[call->op];
     const char *wrong = info->check(call);
     REQUIRE(!wrong, wrong);
+    if (!backend->fns->bf16 && has_bf16(call))
+        return status_set(STATUS_UNSUPPORTED, "device %s computes in fp32 only, not in bf16 (op %s)",
+                          backend->fns->name, info->name);
     struct op_cost cost = op_cost(call);
     backend->cost.flops += cost.flops;
     backend->cost.bytes += cost.bytes;

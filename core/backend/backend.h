@@ -25,6 +25,7 @@ typedef enum status op_kernel(struct backend *backend, const struct op_call *cal
 struct backend_fns {
     const char *name;
     bool host_memory; // buffers can be read and written by host code between ops
+    bool bf16;        // kernels take BF16 where core/ops/op.h allows it
     enum status (*open)(struct backend *backend);
     void (*close)(struct backend *backend);
     enum status (*buffer_new)(struct backend *backend, int64_t bytes, const char *what, void **out);

@@ -2,7 +2,7 @@
 #include "core/ops/shape.h"
 
 const char *fill_check(const struct op_call *c) {
-    WANT(is_f32(c->out[0]), "fill: y is F32 [N, C]");
+    WANT(is_float(c->out[0]), "fill: y is F32 or BF16 [N, C]");
     return NULL;
 }
 double fill_flops(const struct op_call *c) {
@@ -11,7 +11,8 @@ double fill_flops(const struct op_call *c) {
 }
 
 const char *copy_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]) && is_f32(c->out[0]) && view_same_shape(c->in[0], c->out[0]), "copy: a, y are F32 [N, C]");
+    WANT(is_float(c->in[0]) && is_float(c->out[0]) && view_same_shape(c->in[0], c->out[0]),
+         "copy: a, y are F32 or BF16 [N, C]");
     return NULL;
 }
 double copy_flops(const struct op_call *c) { return c->accumulate ? elements(c->out[0]) : 0; }
@@ -23,7 +24,8 @@ static int64_t matmul_inner(const struct op_call *c) {
 const char *matmul_check(const struct op_call *c) {
     const struct matmul_params *p = &c->params.matmul;
     struct view a = c->in[0], b = c->in[1], y = c->out[0];
-    WANT(is_f32(a) && is_f32(b) && is_f32(y), "matmul: a, b, y are F32");
+    WANT(is_float(a) && is_same_float(b, a), "matmul: a, b have one dtype, F32 or BF16");
+    WANT(is_same_float(y, a) || is_f32(y), "matmul: y is F32 or as a and b");
     WANT(!(p->transpose_a && p->transpose_b), "matmul: at most one operand is transposed");
     WANT((p->transpose_a ? a.cols : a.rows) == y.rows, "matmul: rows of op(a) and y differ");
     WANT((p->transpose_b ? b.rows : b.cols) == y.cols, "matmul: columns of op(b) and y differ");
@@ -33,14 +35,14 @@ const char *matmul_check(const struct op_call *c) {
 double matmul_flops(const struct op_call *c) { return 2 * elements(c->out[0]) * (double)matmul_inner(c); }
 
 const char *row_dot_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]) && is_f32(c->in[1]) && view_same_shape(c->in[0], c->in[1]), "row_dot: a, b are F32 [N, C]");
+    WANT(is_float(c->in[0]) && is_like(c->in[1], c->in[0]), "row_dot: a, b [N, C] of one dtype");
     WANT(is_column(c->out[0], DTYPE_F64, c->in[0].rows), "row_dot: y is F64 [N, 1]");
     return NULL;
 }
 double row_dot_flops(const struct op_call *c) { return 2 * elements(c->in[0]); }
 
 const char *sum_squares_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]), "sum_squares: a is F32 [N, C]");
+    WANT(is_float(c->in[0]), "sum_squares: a is F32 or BF16 [N, C]");
     WANT(is_column(c->out[0], DTYPE_F64, c->out[0].rows), "sum_squares: y is F64 [S, 1]");
     WANT(c->in[0].rows % c->out[0].rows == 0, "sum_squares: S divides N");
     return NULL;
@@ -49,9 +51,9 @@ double sum_squares_flops(const struct op_call *c) { return 2 * elements(c->in[0]
 
 const char *adamw_check(const struct op_call *c) {
     const struct adamw_params *p = &c->params.adamw;
-    for (int i = 0; i < 4; i++)
-        WANT(is_f32(c->in[i]) && view_same_shape(c->in[i], c->in[0]), "adamw: p, m, v, g are F32 of one shape");
-    WANT(c->out[0].data == c->in[0].data, "adamw: p is updated in place");
+    for (int i = 0; i < 3; i++) WANT(is_like(c->in[i], c->in[0]), "adamw: p, m, v have one shape and one dtype");
+    WANT(is_float(c->in[3]) && view_same_shape(c->in[3], c->in[0]), "adamw: g has the shape of p");
+    WANT(c->out[0].data == c->in[0].data && is_like(c->out[0], c->in[0]), "adamw: p is updated in place");
     WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1, "adamw: bad parameters");
     return NULL;
 }

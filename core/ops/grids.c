@@ -7,16 +7,17 @@ static bool is_scale(struct view scale, struct view w, const struct grid *grid) 
     return grid && is_f32_shape(scale, w.rows, grid_groups(grid, w.cols));
 }
 
-static bool is_weight(struct view v, struct view w) { return is_f32(v) && view_same_shape(v, w); }
+static bool is_weight(struct view v, struct view w) { return is_float(v) && view_same_shape(v, w); }
 
 const char *grid_scale_check(const struct op_call *c) {
-    WANT(is_f32(c->in[0]) && is_scale(c->out[0], c->in[0], c->params.grid), "grid_scale: w [O, I], scale [O, groups]");
+    WANT(is_float(c->in[0]) && is_scale(c->out[0], c->in[0], c->params.grid),
+         "grid_scale: w [O, I], scale [O, groups]");
     return NULL;
 }
 double grid_scale_flops(const struct op_call *c) { return elements(c->in[0]); }
 
 #define WEIGHT_AND_SCALE(grid)                                                                                         \
-    WANT(is_f32(c->in[0]) && is_scale(c->in[1], c->in[0], grid), "w [O, I] and its scale [O, groups]");                \
+    WANT(is_float(c->in[0]) && is_scale(c->in[1], c->in[0], grid), "w [O, I] and its scale [O, groups]");              \
     WANT(is_weight(c->out[0], c->in[0]), "the output has the shape of w")
 
 const char *grid_offset_check(const struct op_call *c) {
@@ -55,7 +56,7 @@ double grid_nearest_flops(const struct op_call *c) { return 4 * elements(c->in[0
 const char *clamp_pull_check(const struct op_call *c) {
     const struct clamp_pull_params *p = &c->params.clamp_pull;
     struct view g = c->in[0];
-    WANT(is_f32(g) && c->out[0].data == g.data && view_same_shape(g, c->out[0]), "clamp_pull: g is changed in place");
+    WANT(is_f32(g) && c->out[0].data == g.data && is_like(c->out[0], g), "clamp_pull: g is changed in place");
     WANT(p->limit >= 0, "clamp_pull: limit >= 0");
     if (p->strength == 0 && is_absent(c->in[1])) return NULL;
     WANT(is_weight(c->in[1], g) && is_scale(c->in[2], g, p->grid), "clamp_pull: w [O, I] and its scale [O, groups]");

@@ -2,8 +2,14 @@
 //
 // A call names its inputs, outputs and parameters; backend_run (core/backend/backend.h) checks it against the shape rule
 // and runs the backend's kernel. Derivatives are ops themselves (x_grad: reverse, x_tangent: forward); how they are put
-// together is in core/graph. Views are F32 unless said otherwise; `=` overwrites the output, `+=` when
-// op_call.accumulate is set. Inputs and outputs do not overlap except where an op says "in place".
+// together is in core/graph. `=` overwrites the output, `+=` when op_call.accumulate is set. Inputs and outputs do not
+// overlap except where an op says "in place".
+//
+// Views are F32 unless said otherwise. A backend with `bf16` takes BF16 too, rounding results to nearest, everything in between
+// fp32 at least: everywhere but for gains, their gradients and tangents, rstd, lse, cos, sin and scale. Activations (x, y, qkv,
+// o, gu, h, logits, …, their gradients and tangents) of one call have one dtype; so have a, b of matmul, whose y may also be F32,
+// and p, m, v of adamw. Free of each other are the dtypes of a and y of copy, of tables and their rows, and of w, x, y, dy,
+// dx, g on a grid.
 //
 // Dimension letters: N rows (tokens), T tokens per sequence (sequences lie one after another, N = B * T), C width, H
 // query heads, K key/value heads, d head width, I width inside the MLP, V vocabulary, O x I' weight matrix.

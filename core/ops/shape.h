@@ -20,9 +20,19 @@ static inline bool is_matrix(struct view v, enum dtype dtype) {
     return v.rows > 0 && v.cols > 0 && v.stride >= v.cols && v.dtype == dtype;
 }
 static inline bool is_f32(struct view v) { return is_matrix(v, DTYPE_F32); }
+// What ops compute with: F32 or BF16, arithmetic inside is fp32 at least.
+static inline bool is_float(struct view v) { return is_matrix(v, DTYPE_F32) || is_matrix(v, DTYPE_BF16); }
 static inline bool is_shape(struct view v, int64_t rows, int64_t cols) { return v.rows == rows && v.cols == cols; }
 static inline bool is_f32_shape(struct view v, int64_t rows, int64_t cols) {
     return is_f32(v) && is_shape(v, rows, cols);
+}
+// Of the dtype of `like`.
+static inline bool is_same_float(struct view v, struct view like) { return is_float(v) && v.dtype == like.dtype; }
+static inline bool is_same_float_shape(struct view v, struct view like, int64_t rows, int64_t cols) {
+    return is_same_float(v, like) && is_shape(v, rows, cols);
+}
+static inline bool is_like(struct view v, struct view like) {
+    return is_same_float(v, like) && view_same_shape(v, like);
 }
 static inline bool is_column(struct view v, enum dtype dtype, int64_t rows) {
     return is_matrix(v, dtype) && is_shape(v, rows, 1);
