@@ -32,6 +32,7 @@ enum {
     KEY_VALIDATION_SAMPLES,
     KEY_RECOMPUTE,
     KEY_LEAVE_CLIPPING,
+    KEY_COMPARE,
     KEY_QUICK,
 };
 
@@ -155,6 +156,10 @@ static const struct argp_option round_options[] = {
      3},
     {"leave-clipping", KEY_LEAVE_CLIPPING, 0, 0,
      "do not cancel, in the sampled losses, what weights outside the grid's range change", 3},
+    {"compare", KEY_COMPARE, "NAME=DIR", 0,
+     "measure this rounding of the model too, as the program discquant saves it with the same grid; may be given more "
+     "than once",
+     3},
     {0, 0, 0, 0, "Memory:", 4},
     {"batch-size", KEY_BATCH, "B", 0, "windows per pass (default: as many as make 2048 tokens, at least 8)", 4},
     {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 4},
@@ -166,6 +171,19 @@ static void round_finish(const struct round_settings *s) {
     if (!s->model) args_fail("--model is missing");
     if (!s->n_calibration) args_fail("--calibration is missing");
     if (!s->validation) args_fail("--validation is missing");
+}
+
+static void add_compared(struct round_settings *s, const char *arg) {
+    const char *path = strchr(arg, '=');
+    if (!path || path == arg || !path[1]) args_fail("--compare %s: want NAME=DIR", arg);
+    if (s->n_compared == ROUND_COMPARED_MAX) args_fail("--compare: at most %d folders", ROUND_COMPARED_MAX);
+    char *name = mem_format("%.*s", (int)(path - arg), arg);
+    static const char *const taken[] = {"before", "walk", "rtn", "random", "closest"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (strcmp(name, taken[i]) == 0) args_fail("--compare %s: the name is taken", arg);
+    for (int i = 0; i < s->n_compared; i++)
+        if (strcmp(name, s->compared[i].name) == 0) args_fail("--compare %s: the name is taken", arg);
+    s->compared[s->n_compared++] = (struct compared){.name = name, .path = path + 1};
 }
 
 static error_t round_parse(int key, char *arg, struct argp_state *state) {
@@ -193,6 +211,7 @@ static error_t round_parse(int key, char *arg, struct argp_state *state) {
         s->walker.finish = finishes[args_choice("--final", arg, "landing|nearest|vertex-nearest")];
         return 0;
     case KEY_LEAVE_CLIPPING: s->leave_clipping = true; return 0;
+    case KEY_COMPARE: add_compared(s, arg); return 0;
     case KEY_BATCH: s->batch = args_integer("--batch-size", arg, 0, 1 << 20); return 0;
     case KEY_RECOMPUTE: s->recompute = true; return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;

@@ -353,6 +353,36 @@ enum status network_set(struct network *network, const double *x) {
     return rounding_set(network->rounding, x ? x : network->y);
 }
 
+static enum status get_weight(const struct network *network, const struct weight *weight, struct tensor_source rounded,
+                              double *x) {
+    enum status status = STATUS_OK;
+    int64_t n = weight->rows * weight->cols;
+    void *buffer = NULL;
+    TRY(mem_buffer_new(3 * n * (int64_t)sizeof(float), weight->name, &buffer));
+    float *value = buffer, *down = value + n, *up = down + n;
+    TRY(rounded.read(rounded.self, weight->name, weight->rows, weight->cols, value, NULL));
+    TRY(rounding_neighbours(network->rounding, weight, down, up));
+    for (int64_t i = 0; i < n; i++) {
+        if (value[i] != down[i] && value[i] != up[i])
+            TRY(status_set(STATUS_INVALID,
+                           "%s: %g at [%lld, %lld] is no neighbour of the weight on this grid, %g and %g are",
+                           weight->name, (double)value[i], (long long)(i / weight->cols), (long long)(i % weight->cols),
+                           (double)down[i], (double)up[i]));
+        x[i] = up[i] > down[i] && value[i] == up[i];
+    }
+done:
+    mem_buffer_free(buffer);
+    return status;
+}
+
+enum status network_get(const struct network *network, struct tensor_source rounded, double *x) {
+    enum status status = STATUS_OK;
+    for (int64_t i = 0; i < network->model->n_weights && status == STATUS_OK; i++)
+        if (network->first[i] >= 0)
+            status = get_weight(network, &network->model->weights[i], rounded, x + network->first[i]);
+    return status;
+}
+
 enum status network_losses(struct network *network, const int32_t *tokens, int64_t windows, const double *x,
                            double *losses) {
     enum status status = STATUS_OK;

@@ -81,6 +81,10 @@ enum status network_clip_offsets(struct network *network, const int32_t *tokens,
 // The model's variables become x [n], in fp32; NULL = y. For transformer_set_form and model_save_rounded.
 enum status network_set(struct network *network, const double *x);
 
+// x [n] of another rounding of the same weights to the same grid: 0 where its value is down, 1 where it is up. STATUS_INVALID
+// names the tensor whose values lie elsewhere.
+enum status network_get(const struct network *network, struct tensor_source rounded, double *x);
+
 // Mean cross entropy of each window with w^x (interpolated: fractional x stay fractional), losses [windows]. NULL = w^y.
 enum status network_losses(struct network *network, const int32_t *tokens, int64_t windows, const double *x,
                            double *losses);

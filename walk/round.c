@@ -33,7 +33,7 @@ struct run {
     double *offsets, *fresh_offsets;                   // [m], [fresh] of clipped weights
     double *fresh_losses;                              // [fresh] of the original network
     double *products, *losses;                         // [fresh] scratch
-    double *start, *x;                                 // [n]
+    double *start, *x, *before;                        // [n]; before: the walk's point before its final phase
     double clip_rms, clip_left, clip_residual, shift2; // of the start
     double energy, energy_total;                       // mean |P g|^2, |g|^2 over the fresh windows
     double perplexity_original;
@@ -89,6 +89,7 @@ static enum status draw(struct run *run) {
     TRY(buffer(run->fresh, 8, "losses", &run->losses));
     TRY(buffer(run->network->n, 8, "a point", &run->start));
     TRY(buffer(run->network->n, 8, "a point", &run->x));
+    TRY(buffer(run->network->n, 8, "a point", &run->before));
     TRY(network_draw(run->calibration, s->seq_len, run->common->seed, 0, run->m, run->tokens));
     TRY(network_draw(run->calibration, s->seq_len, run->common->seed, run->m, run->fresh, run->fresh_tokens));
 done:
@@ -202,7 +203,7 @@ static enum status walk(struct run *run) {
         options.checkpoint.resume = bytes;
         options.checkpoint.resume_bytes = n_bytes;
     }
-    TRY(walk_round(run->frame, run->start, &options, run->x, NULL, &run->walk));
+    TRY(walk_round(run->frame, run->start, &options, run->x, run->before, &run->walk));
 done:
     checkpoint_free(state);
     mem_buffer_free(bytes);
@@ -267,13 +268,14 @@ done:
     return status;
 }
 
-static enum status measure_network(struct run *run, const char *suffix, struct record *line, struct figures *out) {
+static enum status measure_network(struct run *run, enum weight_form form, const char *suffix, struct record *line,
+                                   struct figures *out) {
     enum status status = STATUS_OK;
     struct record *result = run_folder_result(run->folder);
     struct transformer *model = run->model->transformer;
     struct evaluation *e = NULL;
     struct evaluate_options options = {
-        .form = WEIGHT_ROUNDED, .reference = model, .reference_form = WEIGHT_STORED, .batch = run->settings->batch};
+        .form = form, .reference = model, .reference_form = WEIGHT_STORED, .batch = run->settings->batch};
     int64_t seq_len = run->settings->seq_len;
     double se = 0;
     TRY(network_set(run->network, run->x));
@@ -291,18 +293,19 @@ done:
     return status;
 }
 
-// The figures of run->x.
+// The figures of run->x. `before` and `walk` are the walk's, which may keep M x.
 static enum status measure(struct run *run, const char *name, const char *suffix) {
     enum status status = STATUS_OK;
     struct record *line = record_new();
     struct figures figures;
     record_string(line, "rounding", name);
-    bool constrained =
-        strcmp(name, "closest") == 0 || (strcmp(name, "walk") == 0 && walker_is_constrained(&run->settings->walker));
+    bool walked = strcmp(name, "before") == 0 || strcmp(name, "walk") == 0;
+    bool constrained = strcmp(name, "closest") == 0 || (walked && walker_is_constrained(&run->settings->walker));
     TRY(measure_gradients(run, suffix, constrained, line, &figures));
-    TRY(measure_network(run, suffix, line, &figures));
+    TRY(measure_network(run, strcmp(name, "before") == 0 ? WEIGHT_INTERPOLATED : WEIGHT_ROUNDED, suffix, line,
+                        &figures));
     TRY(run_folder_log(run->folder, line));
-    progress_say("%-6s  rms product on fresh windows %.4g, KL %.4g, perplexity %.4g (original %.4g)", name,
+    progress_say("%-9s  rms product on fresh windows %.4g, KL %.4g, perplexity %.4g (original %.4g)", name,
                  sqrt(figures.qe), figures.kl, figures.perplexity, run->perplexity_original);
 done:
     record_free(line);
@@ -332,6 +335,28 @@ static enum status compare_closest(struct run *run) {
     TRY(measure(run, "closest", "_closest"));
 done:
     mem_buffer_free(c);
+    return status;
+}
+
+// The walk's point before its final phase; run->x stays.
+static enum status measure_before(struct run *run) {
+    double *x = run->x;
+    run->x = run->before;
+    enum status status = measure(run, "before", "_before");
+    run->x = x;
+    return status;
+}
+
+static enum status compare_folder(struct run *run, const struct compared *compared) {
+    enum status status = STATUS_OK;
+    struct model_folder *folder = NULL;
+    char *suffix = mem_format("_%s", compared->name);
+    TRY(model_folder_open(compared->path, &folder));
+    TRY(network_get(run->network, model_folder_source(folder), run->x));
+    TRY(measure(run, compared->name, suffix));
+done:
+    model_folder_free(folder);
+    free(suffix);
     return status;
 }
 
@@ -400,11 +425,13 @@ static enum status work(struct run *run) {
     TRY(walk(run));
     TRY(measure_energy(run));
     TRY(original_losses(run));
+    TRY(measure_before(run));
     TRY(measure(run, "walk", ""));
     TRY(model_save_rounded(run->model, run->network->rounding, path));
     TRY(compare(run, "nearest", "rtn", "_rtn"));
     TRY(compare(run, "independent", "random", "_random"));
     TRY(compare_closest(run));
+    for (int i = 0; i < s->n_compared; i++) TRY(compare_folder(run, &s->compared[i]));
     summarize(run);
 done:
     free(path);
@@ -428,6 +455,12 @@ static enum status describe(const struct program_common *common, const struct ro
     record_integer(record, "validation_samples", s->validation_samples);
     record_bool(record, "leave_clipping", s->leave_clipping);
     TRY(record_digests(record, "calibration", s->calibration, s->n_calibration));
+    for (int i = 0; i < s->n_compared && status == STATUS_OK; i++) {
+        char *key = mem_format("compare_%s", s->compared[i].name);
+        status = record_digest(record, key, s->compared[i].path);
+        free(key);
+    }
+    TRY(status);
     TRY(record_digest(record, "model", s->model));
     TRY(record_digest(record, "validation", s->validation));
 done:

@@ -2,10 +2,11 @@
 // nearest, independent random rounding, and the closest vertex of what keeps M x = M y (DiscQuant's objective).
 //
 //   OUT/model/         the rounded model as a Hugging Face folder
-//   OUT/metrics.jsonl  a line per rounding: rounding (walk, rtn, random, closest) and its figures
+//   OUT/metrics.jsonl  a line per rounding: rounding (before, walk, rtn, random, closest, those to compare) and its figures
 //   OUT/result.json    of the walk: engine, m, rank, singular values' range, steps, matrix_reads, fractional,
 //                      residual_max; of the instance: n, weights_fixed, clip_rms, clip_rms_left, energy, energy_total;
-//                      and, for the walk and with _rtn, _random and _closest behind their names for the others:
+//                      and, for the walk and with _before (the walk before its final phase, fractional weights as they
+//                      are), _rtn, _random, _closest and the names of --compare behind their names for the others:
 //      distance2           |x - y|^2
 //      qe_calibration      mean of (<g, x - y> + o)^2 over the samples of M; o: what weights outside the grid's range add
 //      qe, qe_ci_low, qe_ci_high   the same over fresh windows, which M has not seen; 95 %
@@ -19,12 +20,20 @@
 #include "data/program.h"
 #include "walk/instance.h"
 
-enum { ROUND_FILES_MAX = 64 };
+enum { ROUND_FILES_MAX = 64, ROUND_COMPARED_MAX = 8 };
+
+// Another rounding of the model: a folder on the same grid, and what its figures are called.
+struct compared {
+    char *name;
+    const char *path;
+};
 
 struct round_settings {
     const char *model, *validation;
     const char *calibration[ROUND_FILES_MAX];
     int n_calibration;
+    struct compared compared[ROUND_COMPARED_MAX];
+    int n_compared;
     int bits;
     int64_t group_size;
     int64_t samples;       // windows that become rows of M

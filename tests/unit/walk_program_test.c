@@ -249,6 +249,34 @@ static void killed_rounds_resume_to_the_same_bits_with_any_threads(void **state)
     files_remove(in.folder);
 }
 
+// A folder on the same grid is measured as the same rounding made here is; one on another grid is refused.
+static void other_roundings_are_measured_beside(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    static const char *const grids[][2] = {{"3", "same"}, {"4", "other"}};
+    for (int i = 0; i < 2; i++)
+        check_done(process_call("discquant/discquant", "--method", "rtn", "--bits", grids[i][0], "--model", in.model,
+                                "--calibration", in.valid, "--validation", in.valid, "--seq-len", "32",
+                                "--validation-samples", "2", "--quiet", "--out", files_path(in.folder, grids[i][1])));
+    char *same = mem_format("beside=%s/same/model", in.folder), *other = mem_format("o=%s/other/model", in.folder);
+    check_done(run_round(&in, "run", MORE("--engine", "leap", "--compare", same)));
+    static const char *const figures[] = {"distance2", "qe", "qe_calibration", "loss_change", "kl", "perplexity"};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        char *here = mem_format("%s_rtn", figures[i]), *there = mem_format("%s_beside", figures[i]);
+        assert_true(number_of(in.folder, "run", here) == number_of(in.folder, "run", there));
+        free(here);
+        free(there);
+    }
+    assert_true(number_of(in.folder, "run", "qe_calibration_before") < number_of(in.folder, "run", "qe_calibration"));
+    process_check_error(run_round(&in, "b", MORE("--engine", "leap", "--compare", other)), 1, "no neighbour");
+    process_check_error(run_round(&in, "c", MORE("--compare", "rtn=model")), 2, "taken");
+    process_check_error(run_round(&in, "c", MORE("--compare", "model")), 2, "NAME=DIR");
+    free(same);
+    free(other);
+    files_remove(in.folder);
+}
+
 static void rounds_with_wrong_input_end_with_status_1(void **state) {
     (void)state;
     struct inputs in;
@@ -272,6 +300,7 @@ int main(void) {
         cmocka_unit_test(the_rounded_folder_reads_back_with_the_same_measures),
         cmocka_unit_test(sampled_losses_are_kept),
         cmocka_unit_test(killed_rounds_resume_to_the_same_bits_with_any_threads),
+        cmocka_unit_test(other_roundings_are_measured_beside),
         cmocka_unit_test(rounds_with_wrong_input_end_with_status_1),
     };
     return cmocka_run_group_tests_name("walk_program", tests, NULL, NULL);
