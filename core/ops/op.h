@@ -49,6 +49,13 @@
 // clamp_pull         g [O, I'] in place, w, scale                    g                         g = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
 //                                                                                              strength = 0: w, scale may be none. limit 0 = no clamp
 // adamw              p, m, v in place, g  [O, I']                    p                         decoupled weight decay, bias-corrected, then clamped to [low, high]
+//
+// Factorizations of dense F64 matrices (LAPACK's; signs of vectors and bases of equal values are the backend's choice). A number
+// that is not finite is STATUS_INVALID. They wait for the device.
+// eigh               a [n, n] symmetric, in place                    values [n, 1]             a v_i = values_i v_i, values ascending; row i of a becomes v_i, rows are orthonormal. Reads the lower triangle
+// cholesky           a [n, n] symmetric, in place                    a                         a becomes L, lower triangular, with L L^T = a; zeros above. Reads the lower triangle. Not positive definite: STATUS_INVALID
+// svd                a [m, n], lost                                  s [k, 1], u [m, k], vt [k, n]
+//                                                                                              a = u diag(s) vt, k = min(m, n), s descending
 #ifndef DQ_CORE_OPS_OP_H
 #define DQ_CORE_OPS_OP_H
 
@@ -67,7 +74,7 @@ enum op {
     OP_COUNT
 };
 
-enum { OP_INPUTS = 5, OP_OUTPUTS = 2 };
+enum { OP_INPUTS = 5, OP_OUTPUTS = 3 };
 
 struct matmul_params {
     bool transpose_a, transpose_b; // op(a) is [rows of y, k], op(b) is [k, cols of y]

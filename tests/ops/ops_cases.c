@@ -4,6 +4,7 @@
 //   k         matmul: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
 //   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
+//             eigh: equal eigenvalues; svd: rank 2;
 //             clamp_pull: no pull; adamw: projected onto [0, 1]; attention: scores too large to be powers without a maximum
 //
 // Sizes 1, 31, 33 straddle vector widths; 257, 600 straddle tiles. Every case runs with contiguous operands and with
@@ -107,17 +108,34 @@ const struct op_case op_cases[] = {
     GRID_CASES(OP_clamp_pull),
     WIDTH_CASES(OP_adamw),
     {OP_adamw, .n = 40, .c = 300, .option = true},
+    {OP_eigh, .n = 1},
+    {OP_eigh, .n = 31},
+    {OP_eigh, .n = 33, .option = true},
+    {OP_eigh, .n = 200},
+    {OP_eigh, .n = 200, .option = true},
+    {OP_cholesky, .n = 1},
+    {OP_cholesky, .n = 31},
+    {OP_cholesky, .n = 33},
+    {OP_cholesky, .n = 200},
+    {OP_svd, .n = 1, .c = 1},
+    {OP_svd, .n = 31, .c = 33},
+    {OP_svd, .n = 33, .c = 31},
+    {OP_svd, .n = 200, .c = 40},
+    {OP_svd, .n = 33, .c = 200, .option = true},
+    {OP_svd, .n = 200, .c = 200},
 };
 const int op_case_count = sizeof op_cases / sizeof *op_cases;
 
 enum dtype op_in_dtype(enum op op, int i) {
+    if (op_is_factorization(op)) return DTYPE_F64;
     bool tokens = op == OP_embedding || op == OP_embedding_grad || op == OP_cross_entropy;
     return tokens && i == 1 ? DTYPE_I32 : DTYPE_F32;
 }
 
 enum dtype op_out_dtype(enum op op, int i) {
     if (op == OP_kl_divergence && i == 1) return DTYPE_I32;
-    bool is_double = op == OP_cross_entropy || op == OP_kl_divergence || op == OP_row_dot || op == OP_sum_squares;
+    bool is_double = op_is_factorization(op) || op == OP_cross_entropy || op == OP_kl_divergence || op == OP_row_dot ||
+                     op == OP_sum_squares;
     return is_double ? DTYPE_F64 : DTYPE_F32;
 }
 
@@ -128,6 +146,7 @@ static bool is_logits(enum op op, int i) {
 bool op_changes_input(const struct op_call *call, int i) {
     if (is_logits(call->op, i)) return call->params.loss.gradient;
     if (call->op == OP_adamw) return i < 3;
+    if (op_is_factorization(call->op)) return true;
     return i == 0 && op_output_is_input(call->op);
 }
 
@@ -143,7 +162,9 @@ bool op_accumulates(enum op op) {
     }
 }
 
-bool op_output_is_input(enum op op) { return op == OP_rope || op == OP_clamp_pull || op == OP_adamw; }
+bool op_output_is_input(enum op op) {
+    return op == OP_rope || op == OP_clamp_pull || op == OP_adamw || op == OP_cholesky;
+}
 
 static struct matrix normal(struct rng *rng, int64_t rows, int64_t cols, double size) {
     struct matrix m = matrix_new(rows, cols);
@@ -379,6 +400,9 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
     case OP_grid_nearest:
     case OP_clamp_pull: build_grid(t, &rng, call, o, grid); break;
     case OP_adamw: build_adamw(t, &rng, call, o); break;
+    case OP_eigh:
+    case OP_cholesky:
+    case OP_svd: factorization_build(t, &rng, o); break;
     default: build_dense(t, &rng, call, o); break;
     }
     if (!accumulate) return;
