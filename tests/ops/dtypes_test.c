@@ -35,7 +35,6 @@ static const struct {
     {"grid_interpolate_grad", "AFA", "A"},
     {"grid_round", "AFA", "A"},
     {"grid_nearest", "AF", "A"},
-    {"clamp_pull", "FAF", "F"},
     {"adamw", "TTTAAF", "T"},
 };
 
