@@ -36,6 +36,9 @@ static const struct {
     {"grid_round", "AFA", "A"},
     {"grid_nearest", "AF", "A"},
     {"adamw", "TTTAAF", "T"},
+    {"eigh", "-", "-"},
+    {"cholesky", "-", "-"},
+    {"svd", "-", "---"},
 };
 
 enum { OPERANDS = OP_INPUTS + OP_OUTPUTS };
