@@ -7,13 +7,31 @@
 
 extern const struct backend_fns cpu_backend_fns;
 
-// One line per backend.
-static const struct backend_fns *const backends[] = {&cpu_backend_fns};
+#ifdef DQ_CUDA
+extern const struct backend_fns cuda_backend_fns;
+#endif
+
+// One line per backend; what backend_add brings comes behind them.
+enum { BACKENDS_MOST = 8 };
+static const struct backend_fns *backends[BACKENDS_MOST] = {
+    &cpu_backend_fns,
+#ifdef DQ_CUDA
+    &cuda_backend_fns,
+#endif
+};
 
 static const struct backend_fns *find(const char *name) {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+    for (size_t i = 0; i < BACKENDS_MOST && backends[i]; i++)
         if (strcmp(backends[i]->name, name) == 0) return backends[i];
     return NULL;
+}
+
+void backend_add(const struct backend_fns *fns) {
+    REQUIRE(!find(fns->name), "a second backend of one name");
+    size_t i = 0;
+    while (i < BACKENDS_MOST && backends[i]) i++;
+    REQUIRE(i < BACKENDS_MOST, "too many backends");
+    backends[i] = fns;
 }
 
 enum status backend_check(const char *name) {

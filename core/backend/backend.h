@@ -44,6 +44,9 @@ struct backend {
     double product_flops; // the part of cost.flops in products and attention
 };
 
+// Makes a backend known that no line of backend.c names, such as the emulated device of tests. Before threads start.
+void backend_add(const struct backend_fns *fns);
+
 // STATUS_UNSUPPORTED for a device this build does not have.
 enum status backend_check(const char *name);
 // The same, and STATUS_DEVICE when it is not there.

@@ -8,9 +8,13 @@
 //     }
 //     return LAUNCH(scale<T>, grid, block, shared_bytes, backend, n, y, factor); // enum status
 //
-// Besides what is declared here: threadIdx, blockIdx, blockDim, gridDim, __global__, __device__, __syncthreads, __syncwarp,
-// __shfl_sync, __shfl_down_sync, __shfl_xor_sync, plain C mathematics. Not: static __shared__, atomics on floating point,
-// anything else of CUDA. Reductions go in an order that the shape alone decides.
+// Besides what is declared here: threadIdx, blockIdx, blockDim, gridDim, dim3, float2, float4, uint2, uint4, int4, __global__,
+// __device__, __launch_bounds__, __forceinline__, __syncthreads, __syncwarp, __shfl_sync, __shfl_up_sync, __shfl_down_sync,
+// __shfl_xor_sync, rsqrtf, plain C mathematics. Not: static __shared__, atomics on floating point, anything else of CUDA.
+// Reductions go in an order that the shape alone decides. A block has one __syncthreads that all its threads reach, those
+// without work as well; a mask names lanes that all arrive.
+//
+// Scratch memory of a launcher: device_scratch (core/cuda/device.cuh).
 #ifndef DQ_CORE_CUDA_KERNEL_CUH
 #define DQ_CORE_CUDA_KERNEL_CUH
 
@@ -27,6 +31,18 @@ struct bf16 {
     uint16_t bits;
 };
 
+// Names of functions with C linkage differ between the two builds, so that one program can hold both.
+#ifdef __CUDACC__
+#define CUDA_SYMBOL(name)
+#else
+#define CUDA_SYMBOL(name) __asm__("cuda_host_" #name)
+#endif
+
+// The kernels of this folder: one launcher per op, calls already checked (backend_run).
+#define OP(name) extern "C" op_kernel cuda_##name CUDA_SYMBOL(name);
+#include "core/ops/op_list.h"
+#undef OP
+
 #ifdef __CUDACC__
 
 #include <cuda_bf16.h>
@@ -35,12 +51,12 @@ struct bf16 {
 cudaStream_t cuda_stream(const struct backend *backend);
 // STATUS_DEVICE naming the kernel when the launch failed.
 enum status cuda_launched(const char *kernel);
-// Lets a kernel use more than 48 KiB of dynamic shared memory.
+// Lets a kernel use more than 48 KiB of dynamic shared memory; up to 163 KiB are had on every device from sm_80 on.
 void cuda_allow_shared(const void *kernel, int64_t shared_bytes);
 
 #define LAUNCH(kernel, grid, block, shared_bytes, backend, ...)                                                        \
-    (cuda_allow_shared((const void *)(kernel), (int64_t)(shared_bytes)),                                               \
-     (kernel)<<<(grid), (block), (size_t)(shared_bytes), cuda_stream(backend)>>>(__VA_ARGS__), cuda_launched(#kernel))
+    (cuda_allow_shared((const void *)(kernel), (int64_t)(shared_bytes)), (kernel) < < < (grid), (block),               \
+     (size_t)(shared_bytes), cuda_stream(backend) >>> (__VA_ARGS__), cuda_launched(#kernel))
 
 template <typename T> __device__ inline T *shared_memory() {
     extern __shared__ __align__(128) unsigned char shared_bytes[];
@@ -63,9 +79,10 @@ __device__ inline uint32_t bf16_pair(float low, float high) {
 // for mma.m16n8k16 with .bf16: with g = lane / 4, t = lane % 4 a holds rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t + 8, 2t + 8;
 // b rows 2t, 2t + 8 of column g; d rows g, g, g + 8, g + 8 at columns 2t, 2t + 1, 2t, 2t + 1.
 __device__ inline void mma_16x8x16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // Four 8 x 8 tiles of 16-bit numbers from shared memory, one warp: lane l gives the address of row l % 8 of tile l / 8 (16 bytes,
@@ -100,7 +117,7 @@ template <int PENDING> __device__ inline void copy_async_wait() {
 
 #else
 
-#include <cuda_emulation.h> // of the build that compiles kernels for the host: tests/cuda_host
+#include <cuda_emulation.cuh> // of the build that compiles kernels for the host: tests/cuda_host
 
 #endif
 

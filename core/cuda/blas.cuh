@@ -1,0 +1,17 @@
+// Matrix products of the device's library: cuBLAS (blas.cu), or CBLAS in the emulation (tests/cuda_host).
+#ifndef DQ_CORE_CUDA_BLAS_CUH
+#define DQ_CORE_CUDA_BLAS_CUH
+
+#include "core/cuda/device.cuh"
+
+extern "C" {
+
+enum status blas_open(struct device *device, struct blas **out) CUDA_SYMBOL(blas_open);
+void blas_close(struct blas *blas) CUDA_SYMBOL(blas_close); // accepts NULL; before the device is closed
+
+// y (+)= op(a) op(b), op = transpose on request. a, b both F32 or both BF16, y of their type or F32; sums in fp32.
+enum status blas_product(struct blas *blas, struct view a, bool transpose_a, struct view b, bool transpose_b,
+                         struct view y, bool accumulate) CUDA_SYMBOL(blas_product);
+}
+
+#endif

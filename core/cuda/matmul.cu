@@ -1,0 +1,8 @@
+// matmul: left to the device's library (core/cuda/blas.cuh).
+#include "core/cuda/blas.cuh"
+
+extern "C" enum status cuda_matmul(struct backend *backend, const struct op_call *call) {
+    const struct matmul_params *p = &call->params.matmul;
+    return blas_product(cuda_state_of(backend)->blas, call->in[0], p->transpose_a, call->in[1], p->transpose_b,
+                        call->out[0], call->accumulate);
+}

@@ -1,0 +1,69 @@
+// The kernels of core/cuda on the emulated device against the definitions of their ops: the case table of tests/ops, every choice
+// of operands that may be BF16, under several orders of blocks, warps and lanes.
+#include "tests/check.h"
+#include "tests/cuda_host/cuda_host.h"
+#include "tests/ops/ops_trial.h"
+
+enum { SEEDS = 3 };
+
+// Cases beyond this many multiplications and additions, or bytes, are left to the GPU.
+static const double flops_most = 3e6, bytes_most = 3e6;
+
+static struct backend *device(void) {
+    static struct backend *backend;
+    if (!backend) {
+        backend_add(&cuda_host_backend_fns);
+        check_ok(backend_open("cuda_host", &backend));
+    }
+    return backend;
+}
+
+static bool is_small(const struct op_case *which) {
+    struct trial t;
+    trial_new(&t, which, false, 0, 0);
+    struct op_cost cost = op_cost(&t.call);
+    trial_free(&t);
+    return cost.flops <= flops_most && cost.bytes <= bytes_most;
+}
+
+static void check_case(const struct op_case *which, bool accumulate, int64_t pad, unsigned bf16) {
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct trial t;
+        emulation_seed(seed);
+        trial_new(&t, which, accumulate, pad, bf16);
+        check_ok(trial_run(&t, device()));
+        trial_check(&t);
+        trial_free(&t);
+    }
+}
+
+static void check_op(enum op op) {
+    int cases = 0;
+    if (!cuda_host_backend_fns.kernels[op]) skip();
+    for (int i = 0; i < op_case_count; i++) {
+        if (op_cases[i].op != op || !is_small(&op_cases[i])) continue;
+        unsigned choices[CHOICES];
+        int n = op_case_bf16(&op_cases[i], choices);
+        for (int64_t pad = 0; pad <= 3; pad += 3)
+            for (int accumulate = 0; accumulate <= op_accumulates(op); accumulate++)
+                for (int k = 0; k < n; k++, cases++) check_case(&op_cases[i], accumulate, pad, choices[k]);
+    }
+    assert_true(cases >= 4);
+}
+
+#define OP(name)                                                                                                       \
+    static void name##_on_the_emulated_device_matches_its_definition(void **state) {                                   \
+        (void)state;                                                                                                   \
+        check_op(OP_##name);                                                                                           \
+    }
+#include "core/ops/op_list.h"
+#undef OP
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+#define OP(name) cmocka_unit_test(name##_on_the_emulated_device_matches_its_definition),
+#include "core/ops/op_list.h"
+#undef OP
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
