@@ -291,14 +291,9 @@ static void weights(const struct shape *s, struct total *t) {
         t);
     row("grid_nearest", (struct op_call){.op = OP_grid_nearest, .in = {w, scale}, .out = {y}, .params.grid = &grid}, 0,
         t);
-    row("clamp_pull",
-        (struct op_call){
-            .op = OP_clamp_pull, .in = {g, w, scale}, .out = {g}, .params.clamp_pull = {&grid, 1, 0.5, 0.1}},
-        L, t);
-    row("adamw",
-        (struct op_call){
-            .op = OP_adamw, .in = {x, m, v, g}, .out = {x}, .params.adamw = {1e-3, 0.9, 0.999, 1e-8, 0.01, 10, 0, 1}},
-        L, t);
+    struct adamw_params adamw = {1e-3, 0.9, 0.999, 1e-8, 0.01, 10, 0, 1, 1, 0.5, 0.1, &grid};
+    row("adamw", (struct op_call){.op = OP_adamw, .in = {x, m, v, g, w, scale}, .out = {x}, .params.adamw = adamw}, L,
+        t);
     struct view *used[] = {&w, &scale, &x, &y, &m, &v, &g};
     for (int i = 0; i < 7; i++) backend_matrix_free(backend, used[i]);
 }

@@ -126,22 +126,17 @@ static enum status update(struct trainer *self) {
     enum status status = STATUS_OK;
     const struct trainer_options *o = &self->options;
     struct transformer *model = self->model;
-    struct clamp_pull_params clip = {.factor = o->clip / self->norm};
     struct adamw_params adamw = {.rate = trainer_rate(o, self->done),
                                  .beta1 = 0.9,
                                  .beta2 = 0.95,
                                  .eps = 1e-8,
                                  .step = self->done + 1,
                                  .low = -INFINITY,
-                                 .high = INFINITY};
-    bool clips = o->clip > 0 && self->norm > o->clip;
+                                 .high = INFINITY,
+                                 .factor = o->clip > 0 && self->norm > o->clip ? o->clip / self->norm : 1};
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         adamw.decay = w->rows > 1 && w != model->embedding ? o->decay : 0;
-        if (clips)
-            TRY(backend_run(
-                model->backend,
-                &(struct op_call){.op = OP_clamp_pull, .in = {w->grad}, .out = {w->grad}, .params.clamp_pull = clip}));
         TRY(backend_run(model->backend, &(struct op_call){.op = OP_adamw,
                                                           .in = {w->stored, self->m[i], self->v[i], w->grad},
                                                           .out = {w->stored},

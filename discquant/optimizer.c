@@ -63,10 +63,6 @@ static enum status update(struct optimizer *self) {
     const struct optimizer_options *o = &self->options;
     struct transformer *model = self->rounding->model;
     double step2 = self->rounding->step2; // 0: every weight is on the grid and has no gradient
-    struct clamp_pull_params pull = {.grid = &self->rounding->grid,
-                                     .factor = step2 > 0 ? o->lambda / step2 : 0,
-                                     .limit = o->clamp,
-                                     .strength = is_finishing(self) ? o->finish_strength : o->strength};
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
                                  .beta1 = 0.9,
                                  .beta2 = 0.999,
@@ -74,18 +70,20 @@ static enum status update(struct optimizer *self) {
                                  .decay = o->decay,
                                  .step = self->done + 1,
                                  .low = 0,
-                                 .high = 1};
+                                 .high = 1,
+                                 .factor = step2 > 0 ? o->lambda / step2 : 0,
+                                 .limit = o->clamp,
+                                 .strength = is_finishing(self) ? o->finish_strength : o->strength,
+                                 .grid = &self->rounding->grid};
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         if (!w->grid) continue;
-        TRY(backend_run(model->backend, &(struct op_call){.op = OP_clamp_pull,
-                                                          .in = {w->grad, w->stored, w->scale},
-                                                          .out = {w->grad},
-                                                          .params.clamp_pull = pull}));
-        TRY(backend_run(model->backend, &(struct op_call){.op = OP_adamw,
-                                                          .in = {w->x, self->m[i], self->v[i], w->grad},
-                                                          .out = {w->x},
-                                                          .params.adamw = adamw}));
+        adamw.rng = (struct rng){.seed = o->seed, .stream = RNG_ROUND + (uint64_t)i};
+        TRY(backend_run(model->backend,
+                        &(struct op_call){.op = OP_adamw,
+                                          .in = {w->x, self->m[i], self->v[i], w->grad, w->stored, w->scale},
+                                          .out = {w->x},
+                                          .params.adamw = adamw}));
     }
 done:
     return status;

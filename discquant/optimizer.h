@@ -27,6 +27,7 @@ struct optimizer_options {
     int64_t finish_from;    // first step on the rounded network; steps = never
     double finish_strength; // of the linear term from then on
     bool recompute;         // keep only the inputs of layers
+    uint64_t seed;          // of the stochastic rounding of x and moments in BF16
 };
 
 struct optimizer {

@@ -195,9 +195,11 @@ static enum status optimize(struct run *run) {
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
     struct progress *progress = NULL;
+    struct optimizer_options options = s->optimizer;
+    options.seed = run->common->seed;
     TRY(s->init == INIT_RANDOM ? rounding_random(run->rounding, run->common->seed)
                                : rounding_to_nearest(run->rounding));
-    TRY(optimizer_new(run->rounding, run->model->step, &s->optimizer, &run->optimizer));
+    TRY(optimizer_new(run->rounding, run->model->step, &options, &run->optimizer));
     TRY(load_state(run));
     if (run->optimizer->done == 0 && s->optimizer.finish_from == 0) TRY(report(run));
     progress = progress_new("rounding", "step", s->optimizer.steps, run->optimizer->done);

@@ -24,6 +24,7 @@ struct rng {
 #define RNG_ORDER RNG_STREAM(2) // order of samples
 #define RNG_TEST RNG_STREAM(3)  // inputs made by tests and benchmarks
 #define RNG_STORY RNG_STREAM(4) // documents of the synthetic corpus
+#define RNG_ROUND RNG_STREAM(5) // stochastic rounding of parameters and moments
 
 // One block of ten rounds: counter[4], key[2] -> out[4].
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

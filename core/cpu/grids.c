@@ -1,52 +1,42 @@
-// Ops on quantization grids on the CPU: grid_* and clamp_pull.
+// Ops on quantization grids on the CPU.
 //
 // Blocks of rows over threads; within a row one loop per group, whose scale is a constant. Uniform grids vectorize:
 // neighbours are scale * clamp(floor(w / scale)) and scale * clamp(ceil(w / scale)), the same numbers that
 // grid_neighbours gives (division, not a product with the reciprocal; NaN falls to the lowest level). Other codebooks
 // and groups of zeros go through grid_neighbours. Traffic: every operand once.
+#include "core/cpu/grids.h"
+
 #include "core/cpu/cpu.h"
-#include "core/cpu/parts.h"
-#include "core/quant/grid.h"
 
 #include <math.h>
 
 // What is made of one weight and its neighbours. `x` is the second operand of the op; y is read by the accumulating one.
-enum use { USE_OFFSET, USE_INTERPOLATE, USE_GRAD, USE_GRAD_ADD, USE_ROUND, USE_NEAREST, USE_PULL };
+enum use { USE_OFFSET, USE_INTERPOLATE, USE_GRAD, USE_GRAD_ADD, USE_ROUND, USE_NEAREST, USE_MIDDLE };
 
 struct group {
     const float *w, *x;
     float *y;
     int64_t n;
-    float scale, low, high;        // low, high: first and last level
-    float factor, limit, strength; // clamp_pull
+    float scale, low, high; // low, high: first and last level
 };
 
-static inline float clamp_pull_value(float g, float offset, const struct group *a) {
-    float value = a->factor * g;
-    value = value < -a->limit ? -a->limit : value;
-    value = value > a->limit ? a->limit : value;
-    return value + a->strength * (1 - 2 * offset);
-}
-
 static inline __attribute__((always_inline)) float value_of(enum use use, float w, float down, float up, float x,
-                                                            float y, const struct group *a) {
+                                                            float y) {
     float gap = up - down;
-    float offset = gap > 0 ? (w - down) / gap : 0.5f;
     switch (use) {
-    case USE_OFFSET: return gap > 0 ? offset : 0;
+    case USE_OFFSET: return gap > 0 ? (w - down) / gap : 0;
     case USE_INTERPOLATE: return down * (1 - x) + up * x;
     case USE_GRAD: return x * gap;
     case USE_GRAD_ADD: return y + x * gap;
     case USE_ROUND: return x > 0.5f ? up : down;
     case USE_NEAREST: return fabsf(w - down) <= fabsf(up - w) ? down : up;
-    default: return clamp_pull_value(y, offset, a);
+    default: return gap > 0 ? (w - down) / gap : 0.5f;
     }
 }
 
 static inline __attribute__((always_inline)) void uniform_group(enum use use, const struct group *group) {
     const struct group a = *group;
     bool reads_x = use == USE_INTERPOLATE || use == USE_GRAD || use == USE_GRAD_ADD || use == USE_ROUND;
-    bool reads_y = use == USE_GRAD_ADD || use == USE_PULL;
     const float *restrict w = a.w;
     const float *restrict x = reads_x ? a.x : a.w;
     float *restrict y = a.y;
@@ -58,18 +48,19 @@ static inline __attribute__((always_inline)) void uniform_group(enum use use, co
         down = down > a.high ? a.high : down;
         up = up >= a.low ? up : a.low;
         up = up > a.high ? a.high : up;
-        y[i] = value_of(use, w[i], a.scale * down, a.scale * up, x[i], reads_y ? y[i] : 0, &a);
+        y[i] = value_of(use, w[i], a.scale * down, a.scale * up, x[i], use == USE_GRAD_ADD ? y[i] : 0);
     }
 }
 
 static void general_group(enum use use, const struct grid *grid, const struct group *a) {
     for (int64_t i = 0; i < a->n; i++) {
         struct neighbours near = grid_neighbours(grid, a->w[i], a->scale);
-        a->y[i] = value_of(use, a->w[i], near.down, near.up, a->x ? a->x[i] : 0, a->y[i], a);
+        a->y[i] = value_of(use, a->w[i], near.down, near.up, a->x ? a->x[i] : 0, a->y[i]);
     }
 }
 
-static void one_group(enum use use, const struct grid *grid, const struct group *a) {
+static void one_group(enum use use, const struct grid *grid, struct group *a) {
+    a->low = grid->levels[0], a->high = grid->levels[grid->n_levels - 1];
     if (!grid->uniform || a->scale == 0) {
         general_group(use, grid, a);
         return;
@@ -81,34 +72,30 @@ static void one_group(enum use use, const struct grid *grid, const struct group 
     case USE_GRAD_ADD: uniform_group(USE_GRAD_ADD, a); break;
     case USE_ROUND: uniform_group(USE_ROUND, a); break;
     case USE_NEAREST: uniform_group(USE_NEAREST, a); break;
-    case USE_PULL: uniform_group(USE_PULL, a); break;
+    case USE_MIDDLE: uniform_group(USE_MIDDLE, a); break;
     }
 }
 
-// x may be empty. `base` carries the parameters of clamp_pull.
-static enum status each_group(enum use use, const struct grid *grid, struct view w, struct view scale, struct view x,
-                              struct view y, struct group base) {
+static enum status run(enum use use, const struct op_call *call) {
+    const struct grid *grid = call->params.grid;
+    struct view w = call->in[0], scale = call->in[1], x = call->in[2], y = call->out[0];
     int64_t group_cols = grid_group_cols(grid, w.cols), groups = scale.cols;
     int64_t part = rows_per_part(w.cols), parts = ceil_div(w.rows, part);
-    base.low = grid->levels[0], base.high = grid->levels[grid->n_levels - 1];
 #pragma omp parallel for if (parts > ALONE)
     for (int64_t p = 0; p < parts; p++)
         for (int64_t i = p * part; i < min_i64(w.rows, (p + 1) * part); i++)
             for (int64_t k = 0; k < groups; k++) {
                 int64_t first = k * group_cols;
-                struct group a = base;
-                a.w = view_f32(w, i) + first;
-                a.x = x.rows ? view_f32(x, i) + first : NULL;
-                a.y = view_f32(y, i) + first;
-                a.n = min_i64(group_cols, w.cols - first);
-                a.scale = view_f32(scale, i)[k];
+                struct group a = {
+                    .w = view_f32(w, i) + first,
+                    .x = x.rows ? view_f32(x, i) + first : NULL,
+                    .y = view_f32(y, i) + first,
+                    .n = min_i64(group_cols, w.cols - first),
+                    .scale = view_f32(scale, i)[k],
+                };
                 one_group(use, grid, &a);
             }
     return STATUS_OK;
-}
-
-static enum status run(enum use use, const struct op_call *call) {
-    return each_group(use, call->params.grid, call->in[0], call->in[1], call->in[2], call->out[0], (struct group){0});
 }
 
 enum status cpu_grid_offset(struct backend *backend, const struct op_call *call) {
@@ -152,21 +139,19 @@ enum status cpu_grid_scale(struct backend *backend, const struct op_call *call) 
     return STATUS_OK;
 }
 
-enum status cpu_clamp_pull(struct backend *backend, const struct op_call *call) {
-    (void)backend;
-    const struct clamp_pull_params *params = &call->params.clamp_pull;
-    struct view g = call->out[0];
-    float limit = params->limit > 0 ? (float)params->limit : INFINITY;
-    struct group base = {.factor = (float)params->factor, .limit = limit, .strength = (float)params->strength};
-    if (params->strength != 0)
-        return each_group(USE_PULL, params->grid, call->in[1], call->in[2], (struct view){0}, g, base);
-    struct pieces cut = pieces_of(g, view_is_contiguous(g));
-#pragma omp parallel for if (cut.count > ALONE)
-    for (int64_t p = 0; p < cut.count; p++) {
-        struct piece at = piece_at(cut, p);
-        float *g_p = view_f32(g, at.row) + at.first;
-#pragma omp simd
-        for (int64_t i = 0; i < at.n; i++) g_p[i] = clamp_pull_value(g_p[i], 0.5f, &base);
+void grid_middle_offsets(const struct grid *grid, struct view w, struct view scale, int64_t first, int64_t n,
+                         float *y) {
+    int64_t group_cols = grid_group_cols(grid, w.cols), row = first / w.cols, col = first % w.cols;
+    for (int64_t i = 0; i < n;) {
+        int64_t group = col / group_cols, end = min_i64((group + 1) * group_cols, w.cols);
+        struct group a = {
+            .w = view_f32(w, row) + col,
+            .y = y + i,
+            .n = min_i64(end - col, n - i),
+            .scale = view_f32(scale, row)[group],
+        };
+        one_group(USE_MIDDLE, grid, &a);
+        i += a.n, col += a.n;
+        if (col == w.cols) col = 0, row++;
     }
-    return STATUS_OK;
 }

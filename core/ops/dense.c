@@ -1,4 +1,4 @@
-// Shape rules and costs of the dense ops: elementwise, products, reductions, optimizer.
+// Shape rules and costs of the dense ops: elementwise, products, reductions.
 #include "core/ops/shape.h"
 
 const char *fill_check(const struct op_call *c) {
@@ -48,13 +48,3 @@ const char *sum_squares_check(const struct op_call *c) {
     return NULL;
 }
 double sum_squares_flops(const struct op_call *c) { return 2 * elements(c->in[0]); }
-
-const char *adamw_check(const struct op_call *c) {
-    const struct adamw_params *p = &c->params.adamw;
-    for (int i = 0; i < 3; i++) WANT(is_like(c->in[i], c->in[0]), "adamw: p, m, v have one shape and one dtype");
-    WANT(is_float(c->in[3]) && view_same_shape(c->in[3], c->in[0]), "adamw: g has the shape of p");
-    WANT(c->out[0].data == c->in[0].data && is_like(c->out[0], c->in[0]), "adamw: p is updated in place");
-    WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1, "adamw: bad parameters");
-    return NULL;
-}
-double adamw_flops(const struct op_call *c) { return 14 * elements(c->in[0]); }

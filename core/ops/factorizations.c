@@ -15,7 +15,8 @@ double eigh_flops(const struct op_call *c) { return 9 * cube(c->in[0].rows); }
 
 const char *cholesky_check(const struct op_call *c) {
     WANT(is_square(c->in[0]), "cholesky: a is F64 [n, n]");
-    WANT(c->out[0].data == c->in[0].data && view_same_shape(c->out[0], c->in[0]), "cholesky: a is factored in place");
+    WANT(is_square(c->out[0]) && c->out[0].data == c->in[0].data && view_same_shape(c->out[0], c->in[0]),
+         "cholesky: a is factored in place");
     return NULL;
 }
 double cholesky_flops(const struct op_call *c) { return cube(c->in[0].rows) / 3; }

@@ -1,4 +1,4 @@
-// Shape rules and costs of the ops on quantization grids.
+// Shape rules and costs of the ops on quantization grids, and of adamw.
 #include "core/ops/shape.h"
 
 #include "core/quant/grid.h"
@@ -53,13 +53,15 @@ const char *grid_nearest_check(const struct op_call *c) {
 }
 double grid_nearest_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }
 
-const char *clamp_pull_check(const struct op_call *c) {
-    const struct clamp_pull_params *p = &c->params.clamp_pull;
-    struct view g = c->in[0];
-    WANT(is_f32(g) && c->out[0].data == g.data && is_like(c->out[0], g), "clamp_pull: g is changed in place");
-    WANT(p->limit >= 0, "clamp_pull: limit >= 0");
-    if (p->strength == 0 && is_absent(c->in[1])) return NULL;
-    WANT(is_weight(c->in[1], g) && is_scale(c->in[2], g, p->grid), "clamp_pull: w [O, I] and its scale [O, groups]");
+const char *adamw_check(const struct op_call *c) {
+    const struct adamw_params *p = &c->params.adamw;
+    struct view x = c->in[0], w = c->in[4], scale = c->in[5];
+    for (int i = 0; i < 3; i++) WANT(is_like(c->in[i], x), "adamw: p, m, v have one shape and one dtype");
+    WANT(is_weight(c->in[3], x), "adamw: g has the shape of p");
+    WANT(c->out[0].data == x.data && is_like(c->out[0], x), "adamw: p is updated in place");
+    WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1 && p->limit >= 0, "adamw: bad parameters");
+    if (is_absent(w) && is_absent(scale)) return NULL;
+    WANT(is_weight(w, x) && is_scale(scale, w, p->grid), "adamw: w [O, I] and its scale [O, groups], or neither");
     return NULL;
 }
-double clamp_pull_flops(const struct op_call *c) { return 7 * elements(c->in[0]); }
+double adamw_flops(const struct op_call *c) { return (is_absent(c->in[4]) ? 17 : 24) * elements(c->in[0]); }

@@ -5,8 +5,8 @@
 // together is in core/graph. `=` overwrites the output, `+=` when op_call.accumulate is set. Inputs and outputs do not
 // overlap except where an op says "in place".
 //
-// Views are F32 unless said otherwise. A backend with `bf16` takes BF16 too, rounding results to nearest, everything in between
-// fp32 at least: everywhere but for gains, their gradients and tangents, rstd, lse, cos, sin and scale. Activations (x, y, qkv,
+// Views are F32 unless said otherwise. A backend with `bf16` takes BF16 too, rounding results to nearest (adamw: at random), everything
+// in between fp32 at least: everywhere but for gains, their gradients and tangents, rstd, lse, cos, sin and scale. Activations (x, y, qkv,
 // o, gu, h, logits, …, their gradients and tangents) of one call have one dtype; so have a, b of matmul, whose y may also be F32,
 // and p, m, v of adamw. Free of each other are the dtypes of a and y of copy, of tables and their rows, and of w, x, y, dy,
 // dx, g on a grid.
@@ -46,9 +46,11 @@
 // grid_interpolate_grad  w, scale, dy                                dx [O, I']                dx (+)= dy (up - down)
 // grid_round         w, scale, x                                     y [O, I']                 up where x > 1/2, else down
 // grid_nearest       w, scale                                        y [O, I']                 nearer neighbour of w, the lower one in a tie
-// clamp_pull         g [O, I'] in place, w, scale                    g                         g = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
-//                                                                                              strength = 0: w, scale may be none. limit 0 = no clamp
-// adamw              p, m, v in place, g  [O, I']                    p                         decoupled weight decay, bias-corrected, then clamped to [low, high]
+// adamw              p, m, v [O, I'] in place, g, w, scale           p                         AdamW with gradient d = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
+//                                                                                              decoupled weight decay, bias-corrected, then clamped to [low, high]. w, scale none: no pull; limit 0: no clamp
+//
+// BF16 results of adamw are rounded stochastically: the low 16 random bits are added to the bits of the float, which are then cut; infinities
+// and NaN stay. Element i (row * I' + column) takes words 4 (step O I' + i) + {0, 1, 2} of `rng` for p, m, v: one Philox block per element.
 //
 // Factorizations of dense F64 matrices (LAPACK's; signs of vectors and bases of equal values are the backend's choice). A number
 // that is not finite is STATUS_INVALID. They wait for the device.
@@ -59,6 +61,7 @@
 #ifndef DQ_CORE_OPS_OP_H
 #define DQ_CORE_OPS_OP_H
 
+#include "core/base/rng.h"
 #include "core/tensor/view.h"
 
 #ifdef __cplusplus
@@ -74,7 +77,7 @@ enum op {
     OP_COUNT
 };
 
-enum { OP_INPUTS = 5, OP_OUTPUTS = 3 };
+enum { OP_INPUTS = 6, OP_OUTPUTS = 3 };
 
 struct matmul_params {
     bool transpose_a, transpose_b; // op(a) is [rows of y, k], op(b) is [k, cols of y]
@@ -98,15 +101,13 @@ struct loss_params {
     double weight; // factor of the gradient
 };
 
-struct clamp_pull_params {
-    const struct grid *grid;
-    double factor, limit, strength;
-};
-
 struct adamw_params {
     double rate, beta1, beta2, eps, decay;
     int64_t step;     // 1 for the first update
     double low, high; // -INFINITY, INFINITY for no projection
+    double factor, limit, strength;
+    const struct grid *grid; // of w
+    struct rng rng;          // of BF16 results
 };
 
 union op_params {
@@ -118,7 +119,6 @@ union op_params {
     struct attention_params attention;
     struct loss_params loss;
     const struct grid *grid; // grid_*
-    struct clamp_pull_params clamp_pull;
     struct adamw_params adamw;
 };
 

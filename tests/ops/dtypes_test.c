@@ -35,8 +35,10 @@ static const struct {
     {"grid_interpolate_grad", "AFA", "A"},
     {"grid_round", "AFA", "A"},
     {"grid_nearest", "AF", "A"},
-    {"clamp_pull", "FAF", "F"},
     {"adamw", "TTTAAF", "T"},
+    {"eigh", "-", "-"},
+    {"cholesky", "-", "-"},
+    {"svd", "-", "---"},
 };
 
 enum { OPERANDS = OP_INPUTS + OP_OUTPUTS };

@@ -4,8 +4,8 @@
 //   k         matmul: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
 //   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
-//             eigh: equal eigenvalues; svd: rank 2;
-//             clamp_pull: no pull; adamw: projected onto [0, 1]; attention: scores too large to be powers without a maximum
+//             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum
+//   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
 // Sizes 1, 31, 33 straddle vector widths; 257, 600 straddle tiles. Every case runs with contiguous operands and with
 // operands that are column ranges of wider buffers, and in its += form where it has one.
@@ -105,7 +105,8 @@ const struct op_case op_cases[] = {
     GRID_CASES(OP_grid_interpolate_grad),
     GRID_CASES(OP_grid_round),
     GRID_CASES(OP_grid_nearest),
-    GRID_CASES(OP_clamp_pull),
+    GRID_CASES(OP_adamw),
+    {OP_adamw, .n = 3, .c = 5000, .bits = 3, .group = 4100},
     WIDTH_CASES(OP_adamw),
     {OP_adamw, .n = 40, .c = 300, .option = true},
     {OP_eigh, .n = 1},
@@ -162,9 +163,7 @@ bool op_accumulates(enum op op) {
     }
 }
 
-bool op_output_is_input(enum op op) {
-    return op == OP_rope || op == OP_clamp_pull || op == OP_adamw || op == OP_cholesky;
-}
+bool op_output_is_input(enum op op) { return op == OP_rope || op == OP_adamw || op == OP_cholesky; }
 
 static struct matrix normal(struct rng *rng, int64_t rows, int64_t cols, double size) {
     struct matrix m = matrix_new(rows, cols);
@@ -299,7 +298,7 @@ static void build_loss(const struct op_case *t, struct rng *rng, struct op_call 
 static struct grid case_grid(const struct op_case *t) {
     struct grid grid;
     REQUIRE(grid_block(t->bits, t->group, &grid) == STATUS_OK, "grid of the case");
-    if (!t->option || t->op == OP_clamp_pull) return grid;
+    if (!t->option) return grid;
     grid.uniform = false;
     grid.scale_divisor = 1;
     for (int i = 0; i < grid.n_levels; i++) {
@@ -309,12 +308,12 @@ static struct grid case_grid(const struct op_case *t) {
     return grid;
 }
 
-static void build_grid(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o,
-                       struct grid *grid) {
-    *grid = case_grid(t);
+// Weights, some of them on the grid, outside it, or in a group of zeros, and their scales.
+static void build_weights(const struct op_case *t, struct rng *rng, const struct grid *grid, struct matrix *to_w,
+                          struct matrix *to_scale) {
     struct matrix w = normal(rng, t->n, t->c, 0.1), scale = matrix_new(t->n, grid_groups(grid, t->c));
     int64_t group = grid_group_cols(grid, t->c);
-    float row[4096];
+    float row[8192];
     for (int64_t i = 0; i < t->n; i++) {
         if (i % 16 == 3)
             for (int64_t j = 0; j < min_cols(group, t->c); j++) matrix_row(w, i)[j] = 0; // a group of zeros has scale 0
@@ -327,16 +326,14 @@ static void build_grid(const struct op_case *t, struct rng *rng, struct op_call 
             matrix_row(w, i)[j] = (double)(s * level);
         }
     }
-    bool pull = t->op == OP_clamp_pull && !t->option;
-    if (t->op == OP_clamp_pull) {
-        call->params.clamp_pull = (struct clamp_pull_params){grid, 0.7, t->bits == 8 ? 0 : 0.5, pull ? 0.2 : 0};
-        o->in[0] = normal(rng, t->n, t->c, 1);
-        if (pull)
-            o->in[1] = w, o->in[2] = scale;
-        else
-            matrix_free(&w), matrix_free(&scale);
-        return;
-    }
+    *to_w = w, *to_scale = scale;
+}
+
+static void build_grid(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o,
+                       struct grid *grid) {
+    struct matrix w, scale;
+    *grid = case_grid(t);
+    build_weights(t, rng, grid, &w, &scale);
     call->params.grid = grid;
     o->in[0] = w;
     if (t->op == OP_grid_scale) {
@@ -349,7 +346,8 @@ static void build_grid(const struct op_case *t, struct rng *rng, struct op_call 
     if (t->op == OP_grid_interpolate_grad) o->in[2] = normal(rng, t->n, t->c, 1);
 }
 
-static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o) {
+static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o,
+                        struct grid *grid) {
     call->params.adamw = (struct adamw_params){.rate = 0.05,
                                                .beta1 = 0.9,
                                                .beta2 = 0.95,
@@ -357,12 +355,20 @@ static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call
                                                .decay = 0.1,
                                                .step = 3,
                                                .low = -INFINITY,
-                                               .high = INFINITY};
+                                               .high = INFINITY,
+                                               .factor = 0.7,
+                                               .limit = t->bits == 8 ? 0 : 0.5,
+                                               .strength = 0.2,
+                                               .grid = grid,
+                                               .rng = {.seed = 5, .stream = RNG_ROUND}};
     if (t->option) call->params.adamw.low = 0, call->params.adamw.high = 1;
     o->in[0] = uniform(rng, t->n, t->c);
     o->in[1] = normal(rng, t->n, t->c, 0.1);
     o->in[2] = uniform(rng, t->n, t->c);
     o->in[3] = normal(rng, t->n, t->c, 1);
+    if (!t->bits) return;
+    *grid = case_grid(t);
+    build_weights(t, rng, grid, &o->in[4], &o->in[5]);
 }
 
 void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, struct op_call *call, struct operands *o,
@@ -397,9 +403,8 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
     case OP_grid_interpolate:
     case OP_grid_interpolate_grad:
     case OP_grid_round:
-    case OP_grid_nearest:
-    case OP_clamp_pull: build_grid(t, &rng, call, o, grid); break;
-    case OP_adamw: build_adamw(t, &rng, call, o); break;
+    case OP_grid_nearest: build_grid(t, &rng, call, o, grid); break;
+    case OP_adamw: build_adamw(t, &rng, call, o, grid); break;
     case OP_eigh:
     case OP_cholesky:
     case OP_svd: factorization_build(t, &rng, o); break;

@@ -272,18 +272,8 @@ static void on_grid(const struct op_call *c, const struct grid *grid, struct mat
         if (c->op == OP_grid_interpolate_grad) *to = put(c, *to, second * (up - down));
         if (c->op == OP_grid_round) *to = second > 0.5 ? up : down;
         if (c->op == OP_grid_nearest) *to = value - down <= up - value ? down : up;
-        if (c->op == OP_clamp_pull) *to += c->params.clamp_pull.strength * (1 - 2 * offset);
+        if (c->op == OP_adamw) *to += c->params.adamw.strength * (1 - 2 * offset);
     }
-}
-
-static void clamp_pull(const struct op_call *c, struct operands *o) {
-    const struct clamp_pull_params *p = &c->params.clamp_pull;
-    struct matrix g = o->in[0];
-    EACH(i, g.rows * g.cols) {
-        g.x[i] *= p->factor;
-        if (p->limit > 0) g.x[i] = fmin(fmax(g.x[i], -p->limit), p->limit);
-    }
-    if (p->strength != 0) on_grid(c, p->grid, o->in[1], o->in[2], (struct matrix){0}, g);
 }
 
 static void grid_scale(const struct grid *grid, struct matrix w, struct matrix scale) {
@@ -298,14 +288,21 @@ static void grid_scale(const struct grid *grid, struct matrix w, struct matrix s
 static void adamw(const struct op_call *c, struct operands *o) {
     const struct adamw_params *p = &c->params.adamw;
     double bias1 = 1 - pow(p->beta1, (double)p->step), bias2 = 1 - pow(p->beta2, (double)p->step);
-    EACH(i, o->in[0].rows * o->in[0].cols) {
-        double *w = &o->in[0].x[i], *m = &o->in[1].x[i], *v = &o->in[2].x[i], g = o->in[3].x[i];
-        *w *= 1 - p->rate * p->decay;
-        *m = p->beta1 * *m + (1 - p->beta1) * g;
-        *v = p->beta2 * *v + (1 - p->beta2) * g * g;
-        *w -= p->rate * (*m / bias1) / (sqrt(*v / bias2) + p->eps);
-        *w = fmin(fmax(*w, p->low), p->high);
+    struct matrix d = matrix_copy(o->in[3]);
+    EACH(i, d.rows * d.cols) {
+        d.x[i] *= p->factor;
+        if (p->limit > 0) d.x[i] = fmin(fmax(d.x[i], -p->limit), p->limit);
     }
+    if (o->in[4].rows) on_grid(c, p->grid, o->in[4], o->in[5], (struct matrix){0}, d);
+    EACH(i, d.rows * d.cols) {
+        double *x = &o->in[0].x[i], *m = &o->in[1].x[i], *v = &o->in[2].x[i];
+        *x *= 1 - p->rate * p->decay;
+        *m = p->beta1 * *m + (1 - p->beta1) * d.x[i];
+        *v = p->beta2 * *v + (1 - p->beta2) * d.x[i] * d.x[i];
+        *x -= p->rate * (*m / bias1) / (sqrt(*v / bias2) + p->eps);
+        *x = fmin(fmax(*x, p->low), p->high);
+    }
+    matrix_free(&d);
 }
 
 void op_reference(const struct op_call *c, struct operands *o) {
@@ -331,7 +328,6 @@ void op_reference(const struct op_call *c, struct operands *o) {
     case OP_grid_interpolate_grad:
     case OP_grid_round:
     case OP_grid_nearest: on_grid(c, c->params.grid, o->in[0], o->in[1], o->in[2], o->out[0]); break;
-    case OP_clamp_pull: clamp_pull(c, o); break;
     case OP_adamw: adamw(c, o); break;
     default: dense(c, o); break;
     }
