@@ -54,9 +54,12 @@ enum status cuda_launched(const char *kernel);
 // Lets a kernel use more than 48 KiB of dynamic shared memory; up to 163 KiB are had on every device from sm_80 on.
 void cuda_allow_shared(const void *kernel, int64_t shared_bytes);
 
+// clang-format takes <<< apart.
+// clang-format off
 #define LAUNCH(kernel, grid, block, shared_bytes, backend, ...)                                                        \
-    (cuda_allow_shared((const void *)(kernel), (int64_t)(shared_bytes)), (kernel) < < < (grid), (block),               \
-     (size_t)(shared_bytes), cuda_stream(backend) >>> (__VA_ARGS__), cuda_launched(#kernel))
+    (cuda_allow_shared((const void *)(kernel), (int64_t)(shared_bytes)),                                               \
+     (kernel)<<<(grid), (block), (size_t)(shared_bytes), cuda_stream(backend)>>>(__VA_ARGS__), cuda_launched(#kernel))
+// clang-format on
 
 template <typename T> __device__ inline T *shared_memory() {
     extern __shared__ __align__(128) unsigned char shared_bytes[];
