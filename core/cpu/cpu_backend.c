@@ -43,6 +43,11 @@ static enum status cpu_sync(struct backend *backend) {
     return STATUS_OK;
 }
 
+static int64_t cpu_bytes_peak(const struct backend *backend) {
+    (void)backend;
+    return mem_buffer_bytes_peak();
+}
+
 const struct backend_fns cpu_backend_fns = {
     .name = "cpu",
     .host_memory = true,
@@ -53,5 +58,6 @@ const struct backend_fns cpu_backend_fns = {
     .write = cpu_move,
     .read = cpu_move,
     .sync = cpu_sync,
+    .bytes_peak = cpu_bytes_peak,
     .kernels = kernels,
 };

@@ -1,5 +1,6 @@
 #include "core/cuda/blas.cuh"
 #include "core/cuda/device.cuh"
+#include "core/cuda/solver.cuh"
 
 #include "core/base/mem.h"
 
@@ -36,9 +37,6 @@ OP_NOT_ON_CUDA(grid_interpolate_grad)
 OP_NOT_ON_CUDA(grid_round)
 OP_NOT_ON_CUDA(grid_nearest)
 OP_NOT_ON_CUDA(adamw)
-OP_NOT_ON_CUDA(eigh)
-OP_NOT_ON_CUDA(cholesky)
-OP_NOT_ON_CUDA(svd)
 
 static op_kernel *const kernels[OP_COUNT] = {
 #define OP(name) cuda_##name,
@@ -48,6 +46,7 @@ static op_kernel *const kernels[OP_COUNT] = {
 
 static void cuda_close(struct backend *backend) {
     struct cuda_state *state = cuda_state_of(backend);
+    solver_close(state->solver);
     blas_close(state->blas);
     if (state->device) device_free(state->device, state->scratch);
     device_close(state->device);
@@ -81,6 +80,10 @@ static enum status cuda_read(struct backend *backend, void *host, const void *fr
     return device_read(cuda_state_of(backend)->device, host, from, bytes);
 }
 
+static int64_t cuda_bytes_peak(const struct backend *backend) {
+    return device_bytes_peak(cuda_state_of(backend)->device);
+}
+
 static enum status cuda_sync(struct backend *backend) { return device_sync(cuda_state_of(backend)->device); }
 
 enum status device_scratch(struct backend *backend, int64_t bytes, void **out) {
@@ -109,5 +112,6 @@ const struct backend_fns cuda_backend_fns = {
     .write = cuda_write,
     .read = cuda_read,
     .sync = cuda_sync,
+    .bytes_peak = cuda_bytes_peak,
     .kernels = kernels,
 };

@@ -100,6 +100,12 @@ extern "C" enum status device_sync(struct device *device) {
     return failed(cudaStreamSynchronize(device->stream), "a kernel queued before");
 }
 
+extern "C" int64_t device_bytes_peak(const struct device *device) {
+    uint64_t most = 0;
+    cudaMemPoolGetAttribute(device->pool, cudaMemPoolAttrUsedMemHigh, &most);
+    return (int64_t)most;
+}
+
 cudaStream_t device_stream(const struct device *device) { return device->stream; }
 
 cudaStream_t cuda_stream(const struct backend *backend) { return cuda_state_of(backend)->device->stream; }

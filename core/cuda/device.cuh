@@ -15,12 +15,14 @@
 
 struct device;
 struct blas;
+struct solver;
 
 // What backend->state points to.
 struct cuda_state {
     struct device *device;
-    struct blas *blas; // core/cuda/blas.cuh
-    void *scratch;     // of device_scratch
+    struct blas *blas;     // core/cuda/blas.cuh
+    struct solver *solver; // core/cuda/solver.cuh; NULL until a factorization needs it
+    void *scratch;         // of device_scratch
 };
 
 inline struct cuda_state *cuda_state_of(const struct backend *backend) { return (struct cuda_state *)backend->state; }
@@ -38,6 +40,9 @@ void device_free(struct device *device, void *memory) CUDA_SYMBOL(device_free); 
 enum status device_write(struct device *device, void *to, const void *host, int64_t bytes) CUDA_SYMBOL(device_write);
 enum status device_read(struct device *device, void *host, const void *from, int64_t bytes) CUDA_SYMBOL(device_read);
 enum status device_sync(struct device *device) CUDA_SYMBOL(device_sync);
+
+// The most bytes that allocations have held at once.
+int64_t device_bytes_peak(const struct device *device) CUDA_SYMBOL(device_bytes_peak);
 
 // Memory for the launches until the next call of device_scratch: ordered with the stream, aligned and not zeroed, as above.
 enum status device_scratch(struct backend *backend, int64_t bytes, void **out) CUDA_SYMBOL(device_scratch);

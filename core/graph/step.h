@@ -45,10 +45,9 @@ struct node {
 };
 
 struct step_options {
-    bool gradient;    // record, so that step_backward can follow
-    bool recompute;   // keep only the inputs of segments
-    int64_t seq_len;  // rows per sample: what per-sample sinks call one sample
-    enum dtype dtype; // of values, their gradients and tangents, and of weights when they are used; F32 when not given
+    bool gradient;   // record, so that step_backward can follow
+    bool recompute;  // keep only the inputs of segments
+    int64_t seq_len; // rows per sample: what per-sample sinks call one sample
 };
 
 enum status step_new(struct backend *backend, struct step **out);

@@ -34,6 +34,7 @@ struct device {
 
 static struct allocation *allocations;
 static int opened;
+static int64_t bytes_held, bytes_most;
 
 static char *pages_of(const struct allocation *a) { return a->map + PAGE_BYTES; }
 
@@ -98,6 +99,8 @@ extern "C" enum status device_alloc(struct device *device, int64_t bytes, const 
     a->map = (char *)map, a->pages_bytes = pages, a->next = allocations;
     a->first = pages_of(a) + pages - span, a->end = a->first + size;
     allocations = a;
+    bytes_held += size;
+    if (bytes_held > bytes_most) bytes_most = bytes_held;
     protect(a, PROT_READ | PROT_WRITE);
     memset(a->first, 0xFF, (size_t)size);
     slack_fill(a);
@@ -114,6 +117,7 @@ extern "C" void device_free(struct device *device, void *memory) {
     protect(a, PROT_READ);
     slack_check(a);
     *at = a->next;
+    bytes_held -= a->end - a->first;
     REQUIRE(munmap(a->map, (size_t)a->pages_bytes + 2 * PAGE_BYTES) == 0, "device memory cannot be freed");
     free(a);
 }
@@ -136,6 +140,11 @@ extern "C" enum status device_read(struct device *device, void *host, const void
     memcpy(host, from, (size_t)bytes);
     protect(a, PROT_NONE);
     return STATUS_OK;
+}
+
+extern "C" int64_t device_bytes_peak(const struct device *device) {
+    (void)device;
+    return bytes_most;
 }
 
 extern "C" enum status device_sync(struct device *device) {
