@@ -1,5 +1,6 @@
 // discquant-bench: how good and how fast.
 #include "bench/choice.h"
+#include "bench/device_speed.h"
 #include "bench/exact_match.h"
 #include "bench/perplexity.h"
 #include "bench/speed.h"
@@ -146,7 +147,7 @@ static enum status generate_run(const struct program_common *common, void *input
     struct token_list prompt = {0};
     int32_t *all = NULL;
     int64_t made = 0;
-    TRY(model_open(s->model, common->device, DTYPE_F32, NULL, &model));
+    TRY(model_open(s->model, common->device, NULL, &model));
     TRY(tokenizer_encode(model->tokenizer, s->prompt, (int64_t)strlen(s->prompt), true, &prompt));
     if (prompt.n_tokens == 0) {
         status = status_set(STATUS_INVALID, "the prompt has no tokens and the tokenizer adds none: give --prompt");
@@ -173,19 +174,27 @@ done:
 
 // ---- speed ----
 
-static struct speed_settings speed = {.seconds = 10};
+static struct speed_settings speed = {.seconds = -1};
+
+enum { KEY_SHAPE = 0x100 };
 
 static const struct argp_option speed_options[] = {
-    {"seconds", 's', "S", 0, "time per case (default: 10)", 0},
+    {"seconds", 's', "S", 0, "time per case (default: 10, and 0.2 for each product and op)", 0},
+    {"shape", KEY_SHAPE, "NAME", 0,
+     "of products, ops and step: phi3-mini (default), or tiny, for trying the program out", 0},
     {0},
 };
 
 static error_t speed_parse(int key, char *arg, struct argp_state *state) {
     struct speed_settings *s = state->input;
     switch (key) {
-    case 's': s->seconds = args_integer("--seconds", arg, 1, 3600); return 0;
+    case 's': s->seconds = args_integer("--seconds", arg, 0, 3600); return 0;
+    case KEY_SHAPE:
+        s->shape = device_shape_find(arg);
+        if (!s->shape) args_fail("--shape %s: must be phi3-mini or tiny", arg);
+        return 0;
     case ARGP_KEY_ARG:
-        if (!speed_has_case(arg)) args_fail("'%s': must be step-stories260K or step-medium", arg);
+        if (!speed_has_case(arg)) args_fail("'%s': must be step-stories260K, step-medium, products, ops or step", arg);
         if (s->n_cases == sizeof s->cases / sizeof *s->cases) args_fail("'%s': too many cases", arg);
         s->cases[s->n_cases++] = arg;
         return 0;
@@ -222,12 +231,15 @@ int main(int argc, char **argv) {
          .run = generate_run,
          .settings = &generate_settings},
         {.name = "speed",
-         .doc = "Times a DiscQuant step on random weights, as a share of the machine's cblas_sgemm.\v"
-                "Prints one JSON line per case: step-stories260K, step-medium.",
+         .doc =
+             "Times a DiscQuant step on random weights, as a share of what the machine can do.\v"
+             "Prints JSON lines. On the CPU: step-stories260K, step-medium, as a share of cblas_sgemm. On any device "
+             "(on others than the CPU by default), at the shape of a transformer: products, the matrix rates and the "
+             "bandwidth of a copy; ops, every op as a share of them; step, one step with recomputation.",
          .args_doc = "[CASE...]",
          .options = speed_options,
          .parse = speed_parse,
-         .common = COMMON_THREADS,
+         .common = COMMON_THREADS | COMMON_DEVICE,
          .run = run_speed,
          .settings = &speed},
         {0},

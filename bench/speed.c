@@ -1,5 +1,7 @@
 #include "bench/speed.h"
 
+#include "bench/device_speed.h"
+
 #include "core/base/clock.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
@@ -50,10 +52,14 @@ static const struct speed_case {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
+static bool is_on_any_device(const char *name) {
+    return strcmp(name, "products") == 0 || strcmp(name, "ops") == 0 || strcmp(name, "step") == 0;
+}
+
 bool speed_has_case(const char *name) {
     for (int i = 0; i < CASES; i++)
         if (strcmp(cases[i].name, name) == 0) return true;
-    return false;
+    return is_on_any_device(name);
 }
 
 // ---- what the machine can do ----
@@ -129,9 +135,9 @@ static enum status bench_open(struct bench *b, const struct transformer_config *
                                         .strength = 1};
     TRY(backend_open("cpu", &b->backend));
     TRY(step_new(b->backend, &b->step));
-    TRY(transformer_new(b->backend, config, DTYPE_F32, random_source(&random), &b->model));
+    TRY(transformer_new(b->backend, config, random_source(&random), &b->model));
     TRY(grid_block(3, -1, &grid));
-    TRY(rounding_new(b->model, &grid, DTYPE_F32, &b->rounding));
+    TRY(rounding_new(b->model, &grid, &b->rounding));
     TRY(rounding_random(b->rounding, 1));
     TRY(optimizer_new(b->rounding, b->step, &options, &b->optimizer));
     for (int i = 0; i < BATCH * SEQ_LEN; i++)
@@ -196,14 +202,43 @@ done:
     return status;
 }
 
+static bool is_wanted(const struct speed_settings *settings, const char *name) {
+    for (int i = 0; i < settings->n_cases; i++)
+        if (strcmp(settings->cases[i], name) == 0) return true;
+    return false;
+}
+
+static enum status any_device_run(const struct program_common *common, const struct speed_settings *settings) {
+    enum status status = STATUS_OK;
+    struct device_speed *bench = NULL;
+    bool all = settings->n_cases == 0;
+    struct device_speed_options options = {.device = common->device,
+                                           .shape = settings->shape ? settings->shape : device_shape_find("phi3-mini"),
+                                           .seconds = settings->seconds >= 0 ? (double)settings->seconds : 0.2,
+                                           .step_seconds = settings->seconds >= 0 ? (double)settings->seconds : 10};
+    TRY(device_speed_open(&options, &bench));
+    TRY(device_speed_products(bench));
+    if (all || is_wanted(settings, "ops")) TRY(device_speed_ops(bench));
+    if (all || is_wanted(settings, "step")) TRY(device_speed_step(bench));
+done:
+    device_speed_close(bench);
+    return status;
+}
+
 enum status speed_run(const struct program_common *common, const struct speed_settings *settings) {
     enum status status = STATUS_OK;
-    (void)common;
+    bool on_cpu = strcmp(common->device, "cpu") == 0, on_any = settings->n_cases == 0 && !on_cpu;
+    for (int i = 0; i < settings->n_cases; i++) on_any |= is_on_any_device(settings->cases[i]);
     for (int i = 0; i < CASES; i++) {
-        bool wanted = settings->n_cases == 0;
-        for (int k = 0; k < settings->n_cases; k++) wanted |= strcmp(settings->cases[k], cases[i].name) == 0;
-        if (wanted) TRY(speed_case_run(&cases[i], (double)settings->seconds));
+        if (!is_wanted(settings, cases[i].name) && (settings->n_cases || !on_cpu)) continue;
+        if (!on_cpu) {
+            status = status_set(STATUS_UNSUPPORTED, "%s is for --device cpu; other devices have products, ops and step",
+                                cases[i].name);
+            goto done;
+        }
+        TRY(speed_case_run(&cases[i], settings->seconds >= 0 ? (double)settings->seconds : 10));
     }
+    if (on_any) TRY(any_device_run(common, settings));
 done:
     return status;
 }
