@@ -14,7 +14,7 @@ static enum status extend(struct model *model, struct kv_cache *cache, const int
                           struct value **hidden) {
     enum status status = STATUS_OK;
     struct view device_tokens;
-    step_switch(model->step, (struct step_options){.seq_len = n});
+    step_switch(model->step, (struct step_options){.seq_len = n, .dtype = model->transformer->dtype});
     TRY(step_take(model->step, DTYPE_I32, n, 1, &device_tokens));
     TRY(backend_write(model->backend, device_tokens, tokens));
     TRY(transformer_extend(model->transformer, model->step, device_tokens, cache, hidden));
@@ -54,8 +54,8 @@ static enum status losses(struct model *model, const struct item *item, int64_t 
     struct view rows, targets, out;
     struct value *hidden = NULL;
     int32_t *host_targets = mem_new((size_t)n_rows, sizeof *host_targets);
-    step_begin(step, (struct step_options){.seq_len = item->n_shared});
-    TRY(step_take(step, DTYPE_F32, n_rows, model->transformer->config.hidden, &rows));
+    step_begin(step, (struct step_options){.seq_len = item->n_shared, .dtype = model->transformer->dtype});
+    TRY(step_take(step, model->transformer->dtype, n_rows, model->transformer->config.hidden, &rows));
     TRY(step_take(step, DTYPE_I32, n_rows, 1, &targets));
     TRY(step_take(step, DTYPE_F64, n_rows, 1, &out));
     TRY(extend(model, cache, item->choices[0].tokens.tokens, item->n_shared, &hidden));

@@ -58,10 +58,10 @@ static enum status stepper_open(struct device_speed *bench, struct stepper *s) {
     for (int64_t i = 0; i < n; i++)
         s->tokens[i] = (int32_t)(rng_bits(rng, (uint64_t)i) % (uint32_t)shape->config.vocab);
     TRY(step_new(bench->backend, &s->step));
-    TRY(transformer_new(bench->backend, &shape->config, (struct tensor_source){.self = &s->source, .read = block_read},
-                        &s->model));
+    TRY(transformer_new(bench->backend, &shape->config, bench->dtype,
+                        (struct tensor_source){.self = &s->source, .read = block_read}, &s->model));
     TRY(grid_block(3, -1, &grid));
-    TRY(rounding_new(s->model, &grid, &s->rounding));
+    TRY(rounding_new(s->model, &grid, bench->dtype, &s->rounding));
     TRY(rounding_random(s->rounding, 1));
     TRY(optimizer_new(s->rounding, s->step, &options, &s->optimizer));
 done:

@@ -147,7 +147,7 @@ static enum status generate_run(const struct program_common *common, void *input
     struct token_list prompt = {0};
     int32_t *all = NULL;
     int64_t made = 0;
-    TRY(model_open(s->model, common->device, NULL, &model));
+    TRY(model_open(s->model, common->device, DTYPE_F32, NULL, &model));
     TRY(tokenizer_encode(model->tokenizer, s->prompt, (int64_t)strlen(s->prompt), true, &prompt));
     if (prompt.n_tokens == 0) {
         status = status_set(STATUS_INVALID, "the prompt has no tokens and the tokenizer adds none: give --prompt");

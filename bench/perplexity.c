@@ -72,7 +72,7 @@ static enum status work(struct task *task) {
     const struct perplexity_settings *s = task->settings;
     struct evaluation *e = NULL;
     struct progress *progress = NULL;
-    TRY(model_open(s->model, task->common->device, NULL, &task->model));
+    TRY(model_open(s->model, task->common->device, DTYPE_F32, NULL, &task->model));
     const struct transformer_config *config = model_folder_config(task->model->folder);
     task->seq_len = s->seq_len ? s->seq_len : config->max_positions;
     if (task->seq_len < 2) {
@@ -82,7 +82,7 @@ static enum status work(struct task *task) {
     }
     TRY(transformer_prepare(task->model->transformer, task->seq_len));
     if (s->reference) {
-        TRY(model_open(s->reference, task->common->device, task->model, &task->reference));
+        TRY(model_open(s->reference, task->common->device, DTYPE_F32, task->model, &task->reference));
         if (model_folder_config(task->reference->folder)->vocab != config->vocab) {
             status = status_set(STATUS_INVALID, "%s and %s have different vocabularies", s->model, s->reference);
             goto done;

@@ -135,9 +135,9 @@ static enum status bench_open(struct bench *b, const struct transformer_config *
                                         .strength = 1};
     TRY(backend_open("cpu", &b->backend));
     TRY(step_new(b->backend, &b->step));
-    TRY(transformer_new(b->backend, config, random_source(&random), &b->model));
+    TRY(transformer_new(b->backend, config, DTYPE_F32, random_source(&random), &b->model));
     TRY(grid_block(3, -1, &grid));
-    TRY(rounding_new(b->model, &grid, &b->rounding));
+    TRY(rounding_new(b->model, &grid, DTYPE_F32, &b->rounding));
     TRY(rounding_random(b->rounding, 1));
     TRY(optimizer_new(b->rounding, b->step, &options, &b->optimizer));
     for (int i = 0; i < BATCH * SEQ_LEN; i++)

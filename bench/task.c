@@ -47,7 +47,7 @@ static void summarize(const struct task *task, const struct task_fns *fns, doubl
 static enum status work(struct task *task, const struct task_fns *fns) {
     enum status status = STATUS_OK;
     const struct task_settings *s = task->settings;
-    TRY(model_open(s->model, task->common->device, NULL, &task->model));
+    TRY(model_open(s->model, task->common->device, DTYPE_F32, NULL, &task->model));
     struct items_options how = {.format = fns->format, .model = task->model, .limit = s->items};
     TRY(items_read(s->data, &how, &task->items));
     task->right = mem_new((size_t)task->items->n_items, sizeof *task->right);

@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-enum status model_open(const char *path, const char *device, const struct model *share, struct model **out) {
+enum status model_open(const char *path, const char *device, enum dtype dtype, const struct model *share,
+                       struct model **out) {
     enum status status = STATUS_OK;
     struct model *model = mem_new(1, sizeof *model);
     TRY(model_folder_open(path, &model->folder));
@@ -21,7 +22,7 @@ enum status model_open(const char *path, const char *device, const struct model 
         TRY(backend_open(device, &model->backend));
         backend = model->backend;
     }
-    TRY(transformer_new(backend, config, model_folder_source(model->folder), &model->transformer));
+    TRY(transformer_new(backend, config, dtype, model_folder_source(model->folder), &model->transformer));
     TRY(step_new(backend, &model->step));
     *out = model;
     model = NULL;

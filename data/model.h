@@ -1,6 +1,6 @@
 // A checkpoint ready to run: folder, weights on a device, tokenizer, memory of a step.
 //
-//     TRY(model_open("models/stories260K", "cpu", &model));
+//     TRY(model_open("models/stories260K", "cpu", DTYPE_F32, NULL, &model));
 //     TRY(evaluate(model->transformer, model->step, …));
 #ifndef DQ_DATA_MODEL_H
 #define DQ_DATA_MODEL_H
@@ -17,8 +17,9 @@ struct model {
     struct step *step;
 };
 
-// `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
-enum status model_open(const char *path, const char *device, const struct model *share, struct model **out);
+// Matrices are held as `dtype` (core/nn/transformer.h). `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
+enum status model_open(const char *path, const char *device, enum dtype dtype, const struct model *share,
+                       struct model **out);
 void model_free(struct model *model); // accepts NULL
 
 // Writes the model's folder once more to `path`, with the rounded values of every weight that has a grid. Overwrites a

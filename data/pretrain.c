@@ -145,7 +145,7 @@ static enum status open_model(struct run *run) {
                                         .bos = PRETRAIN_BOS};
     TRY(backend_open(run->common->device, &run->backend));
     TRY(step_new(run->backend, &run->step));
-    TRY(transformer_new(run->backend, &config, trainer_start(&start), &run->model));
+    TRY(transformer_new(run->backend, &config, DTYPE_F32, trainer_start(&start), &run->model));
     TRY(trainer_new(run->model, run->step, &s->trainer, &run->trainer));
 done:
     return status;

@@ -82,7 +82,7 @@ static enum status pass_body(struct step *step, void *context) {
     struct trainer *self = context;
     const struct trainer_options *o = &self->options;
     struct value *hidden = NULL;
-    step_begin(step, (struct step_options){.gradient = true, .seq_len = o->seq_len});
+    step_begin(step, (struct step_options){.gradient = true, .seq_len = o->seq_len, .dtype = self->model->dtype});
     TRY(transformer_forward(self->model, step, self->tokens, &hidden));
     struct transformer_loss loss = {.targets = self->targets,
                                     .cross_entropy = self->loss,

@@ -5,7 +5,7 @@
 //     w = AdamW(w, g), beta 0.9, 0.95              decay on matrices, not on gains and the embedding
 //     rate: linear warmup from 0, then cosine to a tenth
 //
-//     TRY(transformer_new(backend, &config, trainer_start(&start), &model));
+//     TRY(transformer_new(backend, &config, DTYPE_F32, trainer_start(&start), &model));
 //     TRY(trainer_new(model, step, &options, &trainer));
 //     while (trainer->done < options.steps) TRY(trainer_step(trainer, tokens, &loss));
 #ifndef DQ_DATA_TRAINER_H

@@ -22,10 +22,11 @@ static enum status pass_record(struct optimizer *self, struct step *step, int64_
     int64_t rows = windows * o->seq_len;
     struct value *teacher, *hidden;
     struct view tokens = view_rows(self->tokens, 0, rows);
-    step_begin(step, (struct step_options){.seq_len = o->seq_len});
+    step_begin(step, (struct step_options){.seq_len = o->seq_len, .dtype = model->dtype});
     transformer_set_form(model, WEIGHT_STORED);
     TRY(transformer_forward(model, step, tokens, &teacher));
-    step_switch(step, (struct step_options){.gradient = true, .recompute = o->recompute, .seq_len = o->seq_len});
+    step_switch(step, (struct step_options){
+                          .gradient = true, .recompute = o->recompute, .seq_len = o->seq_len, .dtype = model->dtype});
     transformer_set_form(model, is_finishing(self) ? WEIGHT_ROUNDED : WEIGHT_INTERPOLATED);
     TRY(transformer_forward(model, step, tokens, &hidden));
     struct transformer_loss loss = {.teacher = teacher->data,

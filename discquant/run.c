@@ -338,10 +338,10 @@ static enum status work(struct run *run) {
     const struct run_settings *s = run->settings;
     struct quality nearest;
     struct grid grid;
-    TRY(model_open(s->model, run->common->device, NULL, &run->model));
+    TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
     TRY(open_corpora(run));
     TRY(grid_block(s->bits, s->group_size, &grid));
-    TRY(rounding_new(run->model->transformer, &grid, &run->rounding));
+    TRY(rounding_new(run->model->transformer, &grid, DTYPE_F32, &run->rounding));
     TRY(rounding_to_nearest(run->rounding));
     TRY(measure(run, WEIGHT_ROUNDED, &nearest));
     if (s->method == METHOD_DISCQUANT) TRY(optimize(run));

@@ -83,7 +83,7 @@ enum status network_new(struct transformer *model, struct step *step, const stru
     struct network *network = mem_new(1, sizeof *network);
     *network = (struct network){.model = model, .step = step, .options = *options};
     TRY(transformer_prepare(model, options->seq_len));
-    TRY(rounding_new(model, grid, &network->rounding));
+    TRY(rounding_new(model, grid, DTYPE_F32, &network->rounding));
     number_coordinates(network);
     TRY(mem_buffer_new(network->n * (int64_t)sizeof(double), "coordinates", &y));
     network->y = y;
@@ -190,8 +190,10 @@ static enum status pass_run(struct network *network, struct pass *pass, const in
     for (int64_t i = 0; i < rows; i++) pass->host_targets[i] = (i + 1) % seq_len ? tokens[i + 1] : -1;
     TRY(backend_write(model->backend, tokens_view, tokens));
     TRY(backend_write(model->backend, loss.targets, pass->host_targets));
-    step_begin(network->step,
-               (struct step_options){.gradient = true, .recompute = network->options.recompute, .seq_len = seq_len});
+    step_begin(network->step, (struct step_options){.gradient = true,
+                                                    .recompute = network->options.recompute,
+                                                    .seq_len = seq_len,
+                                                    .dtype = model->dtype});
     TRY(transformer_forward(model, network->step, tokens_view, &hidden));
     TRY(transformer_loss(model, network->step, hidden, &loss));
     TRY(backend_read(model->backend, loss_view, pass->host_loss));

@@ -415,7 +415,7 @@ static enum status work(struct run *run) {
     struct network_options options = {.seq_len = s->seq_len, .batch = s->batch, .recompute = s->recompute};
     struct grid grid;
     char *path = run_folder_file(run->folder, "model");
-    TRY(model_open(s->model, run->common->device, NULL, &run->model));
+    TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
     TRY(open_texts(run));
     TRY(grid_block(s->bits, s->group_size, &grid));
     TRY(network_new(run->model->transformer, run->model->step, &grid, &options, &run->network));

@@ -122,6 +122,25 @@ enum status backend_read(struct backend *backend, struct view from, void *host) 
 
 enum status backend_sync(struct backend *backend) { return backend->fns->sync(backend); }
 
+// Elements of no more than 4 bytes fit into the array of floats itself: from its start on the way down, at its end on the way up,
+// so that an element is read before a float is written over it.
+enum status backend_floats_write(struct backend *backend, struct view to, float *host) {
+    REQUIRE(dtype_bytes(to.dtype) <= (int64_t)sizeof *host, "a float is not narrower than the element");
+    if (to.dtype != DTYPE_F32) dtype_from_float(to.dtype, host, host, view_count(to));
+    enum status status = backend_write(backend, to, host);
+    return status == STATUS_OK ? backend_sync(backend) : status;
+}
+
+enum status backend_floats_read(struct backend *backend, struct view from, float *host) {
+    REQUIRE(dtype_bytes(from.dtype) <= (int64_t)sizeof *host, "a float is not narrower than the element");
+    int64_t n = view_count(from);
+    char *packed = (char *)(host + n) - n * dtype_bytes(from.dtype);
+    enum status status = backend_read(backend, from, packed);
+    if (status == STATUS_OK) status = backend_sync(backend);
+    if (status == STATUS_OK && from.dtype != DTYPE_F32) dtype_to_float(from.dtype, packed, host, n);
+    return status;
+}
+
 int64_t backend_bytes_peak(const struct backend *backend) {
     return backend->fns->bytes_peak ? backend->fns->bytes_peak(backend) : -1;
 }

@@ -66,6 +66,11 @@ enum status backend_write(struct backend *backend, struct view to, const void *h
 enum status backend_read(struct backend *backend, struct view from, void *host);
 enum status backend_sync(struct backend *backend);
 
+// The same for host floats, whatever float dtype the view has; waits. `host` [elements] is where backend_floats_write converts:
+// its numbers are lost.
+enum status backend_floats_write(struct backend *backend, struct view to, float *host);
+enum status backend_floats_read(struct backend *backend, struct view from, float *host);
+
 // The most bytes that buffers of the device have held at once; -1 where the backend does not know.
 int64_t backend_bytes_peak(const struct backend *backend);
 

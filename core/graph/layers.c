@@ -98,7 +98,6 @@ done:
 
 static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy) {
     enum status status = STATUS_OK;
-    if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
     if (x->needs_grad) {
         struct view dx, w;
         bool accumulate;
@@ -108,6 +107,8 @@ static enum status linear_reverse_part(struct step *step, struct value *x, struc
         TRY(run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {dy, w}, .out = {dx}}));
         step_release(step, mark);
     }
+    // Last, for the sink may change the weight.
+    if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
 done:
     return status;
 }

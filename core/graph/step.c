@@ -146,7 +146,7 @@ struct value *step_input(struct step *step, struct view data) {
 
 enum status step_value(struct step *step, int64_t rows, int64_t cols, bool needs_grad, struct value **out) {
     struct view data;
-    enum status status = step_take(step, DTYPE_F32, rows, cols, &data);
+    enum status status = step_take(step, step->options.dtype, rows, cols, &data);
     if (status != STATUS_OK) return status;
     *out = step_input(step, data);
     (*out)->needs_grad = needs_grad && step->options.gradient;
@@ -155,7 +155,7 @@ enum status step_value(struct step *step, int64_t rows, int64_t cols, bool needs
 
 enum status step_tangent(struct step *step, struct value *value) {
     if (value->has_tangent) return STATUS_OK;
-    enum status status = step_take(step, DTYPE_F32, value->data.rows, value->data.cols, &value->tangent);
+    enum status status = step_take(step, value->data.dtype, value->data.rows, value->data.cols, &value->tangent);
     value->has_tangent = status == STATUS_OK;
     return status;
 }
@@ -163,7 +163,7 @@ enum status step_tangent(struct step *step, struct value *value) {
 enum status step_grad(struct step *step, struct value *value, struct view *grad, bool *accumulate) {
     *accumulate = value->has_grad;
     if (!value->has_grad) {
-        enum status status = step_take(step, DTYPE_F32, value->data.rows, value->data.cols, &value->grad);
+        enum status status = step_take(step, value->data.dtype, value->data.rows, value->data.cols, &value->grad);
         if (status != STATUS_OK) return status;
         value->has_grad = true;
     }
@@ -266,7 +266,7 @@ static enum status segment_forget(struct step *step, segment_run *run, void *con
         TRY(step_value(step, in->data.rows, in->data.cols, true, &kept));
     struct view tangent = in->tangent;
     if (in->has_tangent && !step_may_overwrite(step))
-        TRY(step_take(step, DTYPE_F32, in->data.rows, in->data.cols, &tangent));
+        TRY(step_take(step, in->data.dtype, in->data.rows, in->data.cols, &tangent));
     struct step_mark mark = step_mark(step);
     step->recording = false;
     TRY(run(step, context, in, &made));

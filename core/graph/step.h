@@ -45,9 +45,10 @@ struct node {
 };
 
 struct step_options {
-    bool gradient;   // record, so that step_backward can follow
-    bool recompute;  // keep only the inputs of segments
-    int64_t seq_len; // rows per sample: what per-sample sinks call one sample
+    bool gradient;    // record, so that step_backward can follow
+    bool recompute;   // keep only the inputs of segments
+    int64_t seq_len;  // rows per sample: what per-sample sinks call one sample
+    enum dtype dtype; // of values, their gradients and tangents, and of weights when they are used; F32 when not given
 };
 
 enum status step_new(struct backend *backend, struct step **out);

@@ -12,12 +12,16 @@ static enum op weight_op(enum weight_form form) {
 }
 
 enum status weight_value(struct step *step, const struct weight *weight, struct view *out) {
-    if (weight->form == WEIGHT_STORED) {
+    enum dtype dtype = step_options(step)->dtype;
+    bool is_stored = weight->form == WEIGHT_STORED;
+    if (is_stored && weight->stored.dtype == dtype) {
         *out = weight->stored;
         return STATUS_OK;
     }
-    enum status status = step_take(step, DTYPE_F32, weight->rows, weight->cols, out);
+    enum status status = step_take(step, dtype, weight->rows, weight->cols, out);
     if (status != STATUS_OK) return status;
+    if (is_stored)
+        return backend_run(step_backend(step), &(struct op_call){.op = OP_copy, .in = {weight->stored}, .out = {*out}});
     struct view base = weight->form == WEIGHT_STRAIGHT ? weight->x : weight->stored;
     struct op_call call = {
         .op = weight_op(weight->form),
@@ -39,18 +43,23 @@ static enum status product_grad(struct step *step, struct view dy, struct view x
 
 enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
                              struct view grad, bool accumulate) {
-    if (weight->form == WEIGHT_STORED || weight->form == WEIGHT_STRAIGHT)
+    bool is_itself = weight->form == WEIGHT_STORED || weight->form == WEIGHT_STRAIGHT;
+    if (is_itself && (grad.dtype == DTYPE_F32 || grad.dtype == dy.dtype))
         return product_grad(step, dy, x, grad, accumulate);
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view value_grad;
     TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &value_grad));
     TRY(product_grad(step, dy, x, value_grad, false));
-    TRY(backend_run(step_backend(step), &(struct op_call){.op = OP_grid_interpolate_grad,
-                                                          .accumulate = accumulate,
-                                                          .in = {weight->stored, weight->scale, value_grad},
-                                                          .out = {grad},
-                                                          .params.grid = weight->grid}));
+    if (is_itself)
+        TRY(backend_run(step_backend(step),
+                        &(struct op_call){.op = OP_copy, .accumulate = accumulate, .in = {value_grad}, .out = {grad}}));
+    else
+        TRY(backend_run(step_backend(step), &(struct op_call){.op = OP_grid_interpolate_grad,
+                                                              .accumulate = accumulate,
+                                                              .in = {weight->stored, weight->scale, value_grad},
+                                                              .out = {grad},
+                                                              .params.grid = weight->grid}));
     step_release(step, mark);
 done:
     return status;

@@ -24,19 +24,21 @@ struct weight {
     int64_t rows, cols;    // [out, in]; a vector is [1, n]
     bool is_linear;        // a matrix inside a layer: what rounding methods round
     int64_t index;         // position among the weights of its network: stream of its random numbers
-    struct view stored;    // [rows, cols]
+    struct view stored;    // [rows, cols] F32 or BF16; gains of norms F32
     enum dtype file_dtype; // how the checkpoint stores it
     enum weight_form form;
     const struct grid *grid; // NULL = not quantized
-    struct view scale;       // [rows, groups] with a grid
-    struct view x;           // [rows, cols] variables, see above
-    struct view grad;        // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink
-    struct view direction;   // [rows, cols] tangent of the value in forward mode; empty = zero
-    struct grad_sink *sink;  // receives the gradient of the value; NULL = nobody asks for it
+    struct view scale;       // [rows, groups] F32 with a grid
+    struct view x;           // [rows, cols] variables, see above; F32 or BF16
+    struct view
+        grad; // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink. Gains: F32
+    struct view
+        direction; // [rows, cols] tangent of the value in forward mode, matrices in the step's dtype; empty = zero
+    struct grad_sink *sink; // receives the gradient of the value; NULL = nobody asks for it
 };
 
-// The value as a view that lives until the current mark is released (stored: for ever). Between uses it is made anew:
-// a layer's value costs one pass over its weights, its products N passes.
+// The value in the step's dtype, as a view that lives until the current mark is released (stored in that dtype: for ever).
+// Between uses it is made anew: a layer's value costs one pass over its weights, its products N passes.
 enum status weight_value(struct step *step, const struct weight *weight, struct view *out);
 
 // grad (+)= the gradient with respect to the variables, given the factors of the gradient of the value:
@@ -44,6 +46,8 @@ enum status weight_value(struct step *step, const struct weight *weight, struct 
 enum status weight_pull_back(struct step *step, const struct weight *weight, struct view dy, struct view x,
                              struct view grad, bool accumulate);
 
+// Sums of products are fp32 in any step: gradients that sinks make of the factors are F32 where they are not weight.grad.
+//
 // A gradient sink decides what becomes of the factors of a weight's gradient. It must have used the views when it
 // returns. One sample is step_options.seq_len consecutive rows. A weight that two layers share gets two calls.
 struct grad_sink {

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { TOKENS_PER_PASS = 2048 };
+// Enough to fill the device.
+static int64_t pass_tokens(const struct backend *backend) { return backend->fns->host_memory ? 2048 : 16384; }
 
 // Device memory of one pass over up to `batch` windows, and its copy on the host.
 struct pass {
@@ -61,7 +62,7 @@ static enum status pass_run(struct pass *pass, struct transformer *model, struct
     struct view tokens = view_rows(pass->tokens, 0, rows);
     struct transformer_loss loss = {.targets = view_rows(pass->targets, 0, rows),
                                     .cross_entropy = view_rows(pass->loss, 0, rows)};
-    step_begin(step, (struct step_options){.seq_len = pass->seq_len});
+    step_begin(step, (struct step_options){.seq_len = pass->seq_len, .dtype = model->dtype});
     if (options->reference) {
         transformer_set_form(options->reference, options->reference_form);
         TRY(transformer_forward(options->reference, step, tokens, &reference));
@@ -130,7 +131,7 @@ enum status evaluate(struct transformer *model, struct step *step, const int32_t
                      int64_t seq_len, const struct evaluate_options *options, struct evaluation **out) {
     REQUIRE(windows > 0 && seq_len > 1, "at least one window of two tokens");
     enum status status = STATUS_OK;
-    int64_t batch = options->batch > 0 ? options->batch : TOKENS_PER_PASS / seq_len;
+    int64_t batch = options->batch > 0 ? options->batch : pass_tokens(model->backend) / seq_len;
     if (batch < 1) batch = 1;
     if (batch > windows) batch = windows;
     struct pass pass = {0};

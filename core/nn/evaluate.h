@@ -8,7 +8,7 @@ struct evaluate_options {
     enum weight_form form;         // of the model's weights that have a grid
     struct transformer *reference; // model to compare with, same vocabulary; may be the model itself; NULL = none
     enum weight_form reference_form;
-    int64_t batch; // windows per pass; 0 = as many as make 2048 tokens. Changes the result by rounding only
+    int64_t batch; // windows per pass; 0 = as many as make 2048 tokens, on an accelerator 16384. Changes rounding only
     void (*progress)(void *context, int64_t done, int64_t total, double mean_loss);
     void *progress_context;
 };

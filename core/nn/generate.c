@@ -22,7 +22,7 @@ enum status generate_next(struct transformer *model, struct step *step, const in
     enum status status = STATUS_OK;
     struct view device_tokens, logits;
     struct value *hidden = NULL;
-    step_begin(step, (struct step_options){.seq_len = n});
+    step_begin(step, (struct step_options){.seq_len = n, .dtype = model->dtype});
     TRY(step_take(step, DTYPE_I32, n, 1, &device_tokens));
     TRY(step_take(step, DTYPE_F32, 1, model->config.vocab, &logits));
     TRY(backend_write(model->backend, device_tokens, tokens));

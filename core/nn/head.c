@@ -1,11 +1,14 @@
-// The end of the network: logits and losses, a few rows at a time, so that no [N, V] matrix ever exists.
+// The end of the network: logits and losses, a few rows at a time, so that no [N, V] matrix ever exists. Logits are F32 in
+// any step (a difference of models near each other would drown in bf16's rounding); their gradient goes on in the step's dtype.
 #include "core/nn/transformer.h"
 
-// Logits of one model for that many elements are held at once: small enough for a processor's cache.
-enum { CHUNK_ELEMENTS = 2 << 20, CHUNK_ROWS_LEAST = 64 };
+// Logits of one model for that many elements are held at once: small enough for a processor's cache; enough rows to fill an
+// accelerator, half a gigabyte.
+enum { HOST_CHUNK_ELEMENTS = 2 << 20, DEVICE_CHUNK_ELEMENTS = 128 << 20, CHUNK_ROWS_LEAST = 64 };
 
 static int64_t chunk_rows(const struct transformer *model, const struct step *step, int64_t rows) {
-    int64_t n = model->head_rows > 0 ? model->head_rows : CHUNK_ELEMENTS / model->config.vocab,
+    int64_t elements = model->backend->fns->host_memory ? HOST_CHUNK_ELEMENTS : DEVICE_CHUNK_ELEMENTS;
+    int64_t n = model->head_rows > 0 ? model->head_rows : elements / model->config.vocab,
             seq_len = step_options(step)->seq_len;
     if (model->head_rows <= 0 && n < CHUNK_ROWS_LEAST) n = CHUNK_ROWS_LEAST;
     // Sinks see whole samples.
@@ -62,6 +65,12 @@ static enum status logits_reverse(struct transformer *model, struct step *step, 
                                   int64_t first, struct view dlogits) {
     enum status status = STATUS_OK;
     struct weight *head = model->head;
+    if (h.dtype != dlogits.dtype) {
+        struct view narrow;
+        TRY(step_take(step, h.dtype, dlogits.rows, dlogits.cols, &narrow));
+        TRY(backend_run(model->backend, &(struct op_call){.op = OP_copy, .in = {dlogits}, .out = {narrow}}));
+        dlogits = narrow;
+    }
     if (head->sink) TRY(head->sink->product(head->sink, step, head, dlogits, h, first));
     if (hidden->needs_grad) {
         struct view w;

@@ -46,20 +46,36 @@ static enum status host_weight_open(struct backend *backend, const struct weight
     host->scale = scale;
     TRY(mem_buffer_new(n * 4, weight->name, &x));
     host->x = x;
-    TRY(backend_read(backend, weight->stored, w));
-    TRY(backend_read(backend, weight->scale, scale));
-    TRY(backend_sync(backend));
+    TRY(backend_floats_read(backend, weight->stored, w));
+    TRY(backend_floats_read(backend, weight->scale, scale));
 done:
     if (status != STATUS_OK) host_weight_close(host);
     return status;
 }
+
+enum { PIECE = 1 << 16 };
 
 static struct neighbours host_neighbours(const struct weight *weight, const struct host_weight *host, int64_t i) {
     int64_t row = i / weight->cols, group = i % weight->cols / host->group_cols;
     return grid_neighbours(weight->grid, host->w[i], host->scale[row * host->groups + group]);
 }
 
-// Adds one matrix to the totals; its error of round-to-nearest is 12 mean (nearest - w)^2.
+// Squared distances of n weights from their nearest neighbours; returns how many have no freedom.
+static int64_t squared_errors(const struct weight *weight, const struct host_weight *host, int64_t first, int64_t n,
+                              double *out) {
+    int64_t fixed = 0;
+#pragma omp parallel for reduction(+ : fixed)
+    for (int64_t i = 0; i < n; i++) {
+        struct neighbours near = host_neighbours(weight, host, first + i);
+        double w = (double)host->w[first + i], below = w - (double)near.down, above = (double)near.up - w;
+        double error = fabs(below) < fabs(above) ? below : above;
+        out[i] = error * error;
+        fixed += near.down == near.up;
+    }
+    return fixed;
+}
+
+// Adds one matrix to the totals; its error of round-to-nearest is 12 mean (nearest - w)^2, summed in the order of the weights.
 static enum status rounding_count(struct rounding *rounding, const struct weight *weight, double *step2) {
     struct host_weight host;
     enum status status = host_weight_open(rounding->model->backend, weight, &host);
@@ -70,13 +86,13 @@ static enum status rounding_count(struct rounding *rounding, const struct weight
         if (!isfinite(host.scale[i]))
             status = status_set(STATUS_FORMAT, "%s: row %lld is too large for a grid with fp16 scales", weight->name,
                                 (long long)(i / host.groups));
-    for (int64_t i = 0; i < n && status == STATUS_OK; i++) {
-        struct neighbours near = host_neighbours(weight, &host, i);
-        double below = (double)host.w[i] - (double)near.down, above = (double)near.up - (double)host.w[i];
-        double error = fabs(below) < fabs(above) ? below : above;
-        squares += error * error;
-        rounding->fixed += near.down == near.up;
+    double *errors = mem_new(PIECE, sizeof *errors);
+    for (int64_t i = 0; i < n && status == STATUS_OK; i += PIECE) {
+        int64_t m = n - i < PIECE ? n - i : PIECE;
+        rounding->fixed += squared_errors(weight, &host, i, m, errors);
+        for (int64_t k = 0; k < m; k++) squares += errors[k];
     }
+    free(errors);
     rounding->weights += n;
     rounding->groups += weight->rows * host.groups;
     *step2 = 12 * squares / (double)n;
@@ -84,7 +100,7 @@ static enum status rounding_count(struct rounding *rounding, const struct weight
     return status;
 }
 
-enum status rounding_new(struct transformer *model, const struct grid *grid, struct rounding **out) {
+enum status rounding_new(struct transformer *model, const struct grid *grid, enum dtype x, struct rounding **out) {
     enum status status = STATUS_OK;
     struct rounding *rounding = mem_new(1, sizeof *rounding);
     *rounding = (struct rounding){.model = model, .grid = *grid};
@@ -93,7 +109,7 @@ enum status rounding_new(struct transformer *model, const struct grid *grid, str
         double step2 = 0;
         w->grid = &rounding->grid;
         TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, grid_groups(grid, w->cols), w->name, &w->scale));
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, w->name, &w->x));
+        TRY(backend_matrix_new(model->backend, x, w->rows, w->cols, w->name, &w->x));
         TRY(grid_op(model->backend, OP_grid_scale, w, w->scale));
         TRY(rounding_count(rounding, w, &step2));
         rounding->step2 += step2;
@@ -139,13 +155,17 @@ enum status rounding_random(struct rounding *rounding, uint64_t seed) {
     for (struct weight *w; (w = next_linear(rounding->model, &i));) {
         int64_t n = w->rows * w->cols;
         TRY(host_weight_open(backend, w, &host));
-        rng_uniform_fill((struct rng){.seed = seed, .stream = RNG_INIT + (uint64_t)w->index}, 0, host.x, n);
-        for (int64_t k = 0; k < n; k++) {
-            struct neighbours near = host_neighbours(w, &host, k);
-            if (near.down == near.up) host.x[k] = 0;
+        struct rng rng = {.seed = seed, .stream = RNG_INIT + (uint64_t)w->index};
+#pragma omp parallel for
+        for (int64_t first = 0; first < n; first += PIECE) {
+            int64_t end = n - first < PIECE ? n : first + PIECE;
+            rng_uniform_fill(rng, (uint64_t)first, host.x + first, end - first);
+            for (int64_t k = first; k < end; k++) {
+                struct neighbours near = host_neighbours(w, &host, k);
+                if (near.down == near.up) host.x[k] = 0;
+            }
         }
-        TRY(backend_write(backend, w->x, host.x));
-        TRY(backend_sync(backend));
+        TRY(backend_floats_write(backend, w->x, host.x));
         host_weight_close(&host);
     }
 done:
@@ -164,8 +184,7 @@ enum status rounding_set(struct rounding *rounding, const double *x) {
         float *host = buffer;
         for (int64_t k = 0; k < n; k++) host[k] = (float)x[k];
         x += n;
-        TRY(backend_write(backend, w->x, host));
-        TRY(backend_sync(backend));
+        TRY(backend_floats_write(backend, w->x, host));
         mem_buffer_free(buffer);
         buffer = NULL;
     }
@@ -178,6 +197,7 @@ enum status rounding_neighbours(const struct rounding *rounding, const struct we
     struct host_weight host;
     enum status status = host_weight_open(rounding->model->backend, weight, &host);
     if (status != STATUS_OK) return status;
+#pragma omp parallel for
     for (int64_t i = 0; i < weight->rows * weight->cols; i++) {
         struct neighbours near = host_neighbours(weight, &host, i);
         down[i] = near.down;
@@ -195,8 +215,7 @@ enum status rounding_fraction_integral(const struct rounding *rounding, double *
     for (struct weight *w; (w = next_linear(rounding->model, &i));) {
         int64_t n = w->rows * w->cols;
         TRY(mem_buffer_new(n * 4, w->name, &host));
-        TRY(backend_read(backend, w->x, host));
-        TRY(backend_sync(backend));
+        TRY(backend_floats_read(backend, w->x, host));
         const float *x = host;
         for (int64_t k = 0; k < n; k++) integral += x[k] <= 0.01f || x[k] >= 0.99f;
         mem_buffer_free(host);
@@ -217,8 +236,7 @@ enum status rounding_values(const struct rounding *rounding, const struct weight
                                                .in = {weight->stored, weight->scale, weight->x},
                                                .out = {rounded},
                                                .params.grid = weight->grid}));
-    TRY(backend_read(backend, rounded, out));
-    TRY(backend_sync(backend));
+    TRY(backend_floats_read(backend, rounded, out));
 done:
     backend_matrix_free(backend, &rounded);
     return status;

@@ -1,6 +1,6 @@
 // A model prepared for rounding: its linear weights on a grid, one variable x in [0, 1] for each of them.
 //
-//     TRY(rounding_new(model, &grid, &rounding));          // scales and neighbours
+//     TRY(rounding_new(model, &grid, DTYPE_F32, &rounding)); // scales and neighbours
 //     TRY(rounding_to_nearest(rounding));                  // or an optimizer that moves x
 //     transformer_set_form(model, WEIGHT_ROUNDED);         // evaluate, save
 //
@@ -20,14 +20,15 @@ struct rounding {
     double step2; // mean over matrices of 12 mean (nearest - w)^2: the grid step squared, had errors been uniform
 };
 
-// STATUS_FORMAT when a scale leaves fp16's range.
-enum status rounding_new(struct transformer *model, const struct grid *grid, struct rounding **out);
+// x has the given dtype, F32 or BF16. STATUS_FORMAT when a scale leaves fp16's range.
+enum status rounding_new(struct transformer *model, const struct grid *grid, enum dtype x, struct rounding **out);
 void rounding_free(struct rounding *rounding); // accepts NULL
 
 // x = y: the point of the original weights, whose rounding is round-to-nearest.
 enum status rounding_to_nearest(struct rounding *rounding);
 
-// x uniform in [0, 1) from Philox (seed, RNG_INIT + index of the weight); 0 where there is no freedom.
+// x uniform in [0, 1) from Philox (seed, RNG_INIT + index of the weight), in BF16 rounded to nearest; 0 where there is no
+// freedom.
 enum status rounding_random(struct rounding *rounding, uint64_t seed);
 
 // Share of weights with |x - 0| or |x - 1| <= 0.01. After rounding_random weights without freedom are integral (x = 0).

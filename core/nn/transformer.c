@@ -70,27 +70,28 @@ static void add_weights(struct transformer *model) {
 static enum status load_weight(struct transformer *model, struct tensor_source source, struct weight *weight) {
     enum status status = STATUS_OK;
     void *host = NULL;
-    TRY(backend_matrix_new(model->backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &weight->stored));
-    if (model->backend->fns->host_memory) {
+    enum dtype dtype = weight->rows > 1 ? model->dtype : DTYPE_F32;
+    TRY(backend_matrix_new(model->backend, dtype, weight->rows, weight->cols, weight->name, &weight->stored));
+    if (model->backend->fns->host_memory && dtype == DTYPE_F32) {
         TRY(source.read(source.self, weight->name, weight->rows, weight->cols, weight->stored.data,
                         &weight->file_dtype));
     } else {
         TRY(mem_buffer_new(weight->rows * weight->cols * 4, weight->name, &host));
         TRY(source.read(source.self, weight->name, weight->rows, weight->cols, host, &weight->file_dtype));
-        TRY(backend_write(model->backend, weight->stored, host));
-        TRY(backend_sync(model->backend));
+        TRY(backend_floats_write(model->backend, weight->stored, host));
     }
 done:
     mem_buffer_free(host);
     return status;
 }
 
-enum status transformer_new(struct backend *backend, const struct transformer_config *config,
+enum status transformer_new(struct backend *backend, const struct transformer_config *config, enum dtype dtype,
                             struct tensor_source source, struct transformer **out) {
     enum status status = STATUS_OK;
     struct transformer *model = mem_new(1, sizeof *model);
     model->config = *config;
     model->backend = backend;
+    model->dtype = dtype;
     add_weights(model);
     for (int64_t i = 0; i < model->n_weights; i++) TRY(load_weight(model, source, &model->weights[i]));
     *out = model;
@@ -326,9 +327,9 @@ enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_
     cache->k = mem_new((size_t)c->layers, sizeof *cache->k);
     cache->v = mem_new((size_t)c->layers, sizeof *cache->v);
     for (int64_t l = 0; l < c->layers; l++) {
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "key cache",
+        TRY(backend_matrix_new(model->backend, model->dtype, capacity, c->kv_heads * c->head_dim, "key cache",
                                &cache->k[l]));
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, capacity, c->kv_heads * c->head_dim, "value cache",
+        TRY(backend_matrix_new(model->backend, model->dtype, capacity, c->kv_heads * c->head_dim, "value cache",
                                &cache->v[l]));
     }
     *out = cache;

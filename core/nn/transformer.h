@@ -1,7 +1,7 @@
 // A decoder-only transformer of the Llama family, made of layers on a step.
 //
-//     TRY(transformer_new(backend, &config, source, &model));
-//     step_begin(step, (struct step_options){.seq_len = T});
+//     TRY(transformer_new(backend, &config, DTYPE_F32, source, &model));
+//     step_begin(step, (struct step_options){.seq_len = T, .dtype = model->dtype});
 //     TRY(transformer_forward(model, step, tokens, &hidden));      // tokens I32 [B * T, 1] on the backend
 //     TRY(transformer_loss(model, step, hidden, &loss));
 //
@@ -25,6 +25,7 @@ struct layer {
 struct transformer {
     struct transformer_config config;
     struct backend *backend;
+    enum dtype dtype;       // of the matrices; a step that computes in it needs no copies of them
     struct weight *weights; // all of them, in the order of the network: embedding, layers, final norm, head
     int64_t n_weights;
     struct weight *embedding;  // [V, C]
@@ -37,8 +38,9 @@ struct transformer {
     } rope[2];                // the second for the long factors of longrope
 };
 
-// Reads every weight as F32 onto the backend. STATUS_FORMAT when a tensor is missing or has another shape.
-enum status transformer_new(struct backend *backend, const struct transformer_config *config,
+// Reads every weight onto the backend: matrices as `dtype`, F32 or BF16 (rounded to nearest), gains of norms as F32. Host memory
+// holds one tensor at a time. STATUS_FORMAT when a tensor is missing or has another shape.
+enum status transformer_new(struct backend *backend, const struct transformer_config *config, enum dtype dtype,
                             struct tensor_source source, struct transformer **out);
 void transformer_free(struct transformer *model); // accepts NULL
 
@@ -55,7 +57,7 @@ enum status transformer_prepare(struct transformer *model, int64_t seq_len);
 
 // Keys and values of one sequence, for generation.
 struct kv_cache {
-    struct view *k, *v; // per layer [capacity, K d]
+    struct view *k, *v; // per layer [capacity, K d], of the model's dtype
     int64_t length, capacity, n_layers;
     struct backend *backend;
 };
@@ -69,7 +71,7 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden);
 
-// logits [N, V] = hidden W_head^T.
+// logits [N, V] = hidden W_head^T; F32 or of the step's dtype.
 enum status transformer_logits(struct transformer *model, struct step *step, struct view hidden, struct view logits);
 
 // The loss at the end of a pass. Logits exist for a few rows at a time only. With `gradient_weight` != 0 the gradient of

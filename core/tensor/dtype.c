@@ -46,7 +46,7 @@ uint16_t fp16_from_float(float value) {
 
 void dtype_to_float(enum dtype dtype, const void *from, float *to, int64_t n) {
     switch (dtype) {
-    case DTYPE_F32: memcpy(to, from, (size_t)n * sizeof *to); return;
+    case DTYPE_F32: memmove(to, from, (size_t)n * sizeof *to); return;
     case DTYPE_F16: CONVERT_FROM(uint16_t, fp16_to_float);
     case DTYPE_BF16: CONVERT_FROM(uint16_t, bf16_to_float);
     case DTYPE_F64: CONVERT_FROM(double, (float));
@@ -63,7 +63,7 @@ void dtype_to_float(enum dtype dtype, const void *from, float *to, int64_t n) {
 
 void dtype_from_float(enum dtype dtype, const float *from, void *to, int64_t n) {
     switch (dtype) {
-    case DTYPE_F32: memcpy(to, from, (size_t)n * sizeof *from); return;
+    case DTYPE_F32: memmove(to, from, (size_t)n * sizeof *from); return;
     case DTYPE_F16: CONVERT_TO(uint16_t, fp16_from_float);
     case DTYPE_BF16: CONVERT_TO(uint16_t, bf16_from_float);
     case DTYPE_F64: CONVERT_TO(double, (double));

@@ -48,9 +48,10 @@ static inline uint16_t bf16_from_float(float value) {
 float fp16_to_float(uint16_t bits);
 uint16_t fp16_from_float(float value);
 
-// n elements of any float dtype at `from` (any alignment) to float. F64 is rounded.
+// n elements of any float dtype at `from` (any alignment) to float. F64 is rounded. Narrower elements may lie in the last bytes
+// of `to` itself.
 void dtype_to_float(enum dtype dtype, const void *from, float *to, int64_t n);
-// n floats to a float dtype at `to` (any alignment).
+// n floats to a float dtype at `to` (any alignment); `to` may be `from` unless the dtype is F64.
 void dtype_from_float(enum dtype dtype, const float *from, void *to, int64_t n);
 
 #ifdef __cplusplus

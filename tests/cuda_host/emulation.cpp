@@ -14,6 +14,17 @@
 #include <stdlib.h>
 #include <vector>
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+enum { WITH_ASAN = 1 };
+#else
+enum { WITH_ASAN = 0 };
+#endif
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -296,30 +307,42 @@ static void run_block() {
     } while (barrier_opens());
 }
 
-// Shared memory of each block: exactly the size asked for, so that AddressSanitizer sees its end, all bytes 0xFF.
+// Shared memory of each block: exactly the size asked for, so that AddressSanitizer sees its end, all bytes 0xFF. Without it the
+// bytes behind the end are checked.
 static void run_block_with_memory() {
+    size_t bytes = (size_t)block.shared_bytes, behind = WITH_ASAN ? 0 : SHARED_ALIGNMENT;
     void *memory = NULL;
-    if (block.shared_bytes > 0)
-        REQUIRE(posix_memalign(&memory, SHARED_ALIGNMENT, (size_t)block.shared_bytes) == 0, "out of memory");
+    if (bytes + behind > 0) REQUIRE(posix_memalign(&memory, SHARED_ALIGNMENT, bytes + behind) == 0, "out of memory");
     block.shared = (char *)memory;
-    if (memory) memset(memory, 0xFF, (size_t)block.shared_bytes);
+    if (memory) memset(memory, 0xFF, bytes + behind);
     run_block();
+    for (size_t i = bytes; i < bytes + behind; i++)
+        if ((unsigned char)block.shared[i] != 0xFF)
+            misuse(block.threads, "emulation", 0, "the block wrote behind its shared memory");
     free(memory);
     block.shared = NULL;
 }
 
+static void launch_check(dim3 grid, dim3 size) {
+    uint64_t threads = (uint64_t)size.x * size.y * size.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
+    const char *wrong = NULL;
+    if (threads < 1 || threads > THREADS_MOST || size.z > 64) wrong = "no block has this size";
+    if (grid.x > INT32_MAX || grid.y > GRID_Y_MOST || grid.z > GRID_Y_MOST) wrong = "no grid has this size";
+    if (blocks < 1 || blocks > INT32_MAX) wrong = "a grid without blocks, or with more than are emulated";
+    if (block.shared_bytes < 0 || block.shared_bytes > SHARED_MOST) wrong = "more shared memory than a block has";
+    if (!wrong) return;
+    fprintf(stderr, "cuda_host: kernel %s, grid (%u, %u, %u), block (%u, %u, %u), %lld bytes of shared memory: %s\n",
+            block.kernel, grid.x, grid.y, grid.z, size.x, size.y, size.z, (long long)block.shared_bytes, wrong);
+    abort();
+}
+
 void emulation_run(const char *kernel, dim3 grid, dim3 size, int64_t shared_bytes, void (*run)(void *), void *context) {
     block.kernel = kernel, block.run = run, block.context = context, block.shared_bytes = shared_bytes;
-    uint64_t threads = (uint64_t)size.x * size.y * size.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
-    REQUIRE(threads >= 1 && threads <= THREADS_MOST && size.z <= 64, "no block of this size");
-    REQUIRE(blocks >= 1 && grid.x <= INT32_MAX && grid.y <= GRID_Y_MOST && grid.z <= GRID_Y_MOST,
-            "no grid of this size");
-    REQUIRE(shared_bytes >= 0 && shared_bytes <= SHARED_MOST, "a block has at most 163 KiB of shared memory");
-    REQUIRE(blocks <= INT32_MAX, "a grid too large to be emulated");
-    block.n_threads = (int)threads, blockDim = size, gridDim = grid;
-    std::vector<int> order(blocks);
+    launch_check(grid, size);
+    block.n_threads = (int)(size.x * size.y * size.z), blockDim = size, gridDim = grid;
+    std::vector<int> order((size_t)grid.x * grid.y * grid.z);
     std::iota(order.begin(), order.end(), 0);
-    shuffle_order(order.data(), (int)blocks);
+    shuffle_order(order.data(), (int)order.size());
     device_memory_open();
     for (int i : order) {
         blockIdx = {i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)};

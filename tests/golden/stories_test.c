@@ -21,7 +21,7 @@ static void stories_open(struct stories *s) {
     const char *text = path;
     *s = (struct stories){0};
     threads_set(0);
-    check_ok(model_open(check_shared("models/stories260K", path, sizeof path), "cpu", NULL, &s->model));
+    check_ok(model_open(check_shared("models/stories260K", path, sizeof path), "cpu", DTYPE_F32, NULL, &s->model));
     check_shared("data/tinystories/valid.txt", path, sizeof path);
     check_ok(corpus_read(s->model->tokenizer, &text, 1, 512, &s->corpus));
     check_ok(json_read_file(check_source("tests/golden/stories260k.json", path, sizeof path), &s->golden));
@@ -104,7 +104,7 @@ static void round_to_nearest_equals_the_reference(void **state) {
         struct grid grid;
         struct rounding *rounding = NULL;
         check_ok(grid_block((int)number(want, "bits"), (int64_t)number(want, "group_size"), &grid));
-        check_ok(rounding_new(s.model->transformer, &grid, &rounding));
+        check_ok(rounding_new(s.model->transformer, &grid, DTYPE_F32, &rounding));
         check_ok(rounding_to_nearest(rounding));
         assert_int_equal(rounding->fixed, (int64_t)number(want, "clipped"));
         check_near(rounding->step2, number(want, "delta2"), 1e-6, 0);

@@ -23,7 +23,7 @@ static void bundled_open(struct bundled *b) {
     char path[4096];
     *b = (struct bundled){0};
     threads_set(0);
-    check_ok(model_open(check_source("data/story-model", path, sizeof path), "cpu", NULL, &b->model));
+    check_ok(model_open(check_source("data/story-model", path, sizeof path), "cpu", DTYPE_F32, NULL, &b->model));
     check_ok(json_read_file(check_source("tests/golden/story_model.json", path, sizeof path), &b->golden));
     b->documents = json_object_get(b->golden, "documents");
     b->n = json_array_size(b->documents);

@@ -53,7 +53,8 @@ static void golden_open(struct golden *g, const char *name) {
     threads_set(0);
     check_ok(backend_open("cpu", &g->backend));
     check_ok(step_new(g->backend, &g->step));
-    check_ok(transformer_new(g->backend, model_folder_config(g->folder), model_folder_source(g->folder), &g->model));
+    check_ok(transformer_new(g->backend, model_folder_config(g->folder), DTYPE_F32, model_folder_source(g->folder),
+                             &g->model));
     g->batch = json_integer_value(json_object_get(g->about, "batch"));
     g->seq_len = json_integer_value(json_object_get(g->about, "length"));
     g->rows = g->batch * g->seq_len;

@@ -51,8 +51,8 @@ static void setting_open(struct setting *s, const struct transformer_config *con
     check_ok(backend_open("cpu", &s->backend));
     check_ok(step_new(s->backend, &s->step));
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
-    check_ok(transformer_new(s->backend, config, random_source(&random), &s->model));
-    check_ok(transformer_new(s->backend, config, random_source(&random), &s->other));
+    check_ok(transformer_new(s->backend, config, DTYPE_F32, random_source(&random), &s->model));
+    check_ok(transformer_new(s->backend, config, DTYPE_F32, random_source(&random), &s->other));
     struct rng rng = {.seed = 1, .stream = RNG_TEST};
     for (int i = 0; i < WINDOWS * SEQ_LEN; i++) s->tokens[i] = (int32_t)(rng_bits(rng, (uint64_t)i) % VOCAB);
     check_ok(grid_block(3, 7, &s->grid));
@@ -413,7 +413,7 @@ static void the_saved_folder_has_the_losses_of_x(void **state) {
     struct grid grid;
     int32_t tokens[N * LENGTH];
     double losses[N];
-    check_ok(model_open(check_shared("models/stories260K", path, sizeof path), "cpu", NULL, &model));
+    check_ok(model_open(check_shared("models/stories260K", path, sizeof path), "cpu", DTYPE_F32, NULL, &model));
     check_ok(grid_block(4, -1, &grid));
     check_ok(
         network_new(model->transformer, model->step, &grid, &(struct network_options){.seq_len = LENGTH}, &network));
@@ -427,7 +427,7 @@ static void the_saved_folder_has_the_losses_of_x(void **state) {
     char *folder = files_folder();
     const char *to = files_path(folder, "model");
     check_ok(model_save_rounded(model, network->rounding, to));
-    check_ok(model_open(to, "cpu", NULL, &saved));
+    check_ok(model_open(to, "cpu", DTYPE_F32, NULL, &saved));
     check_ok(evaluate(saved->transformer, saved->step, tokens, N, LENGTH, &(struct evaluate_options){0}, &e));
     for (int k = 0; k < N; k++) check_near(losses[k], e->loss[k], 1e-7, 0);
     evaluation_free(e);

@@ -46,9 +46,9 @@ static void setting_open(struct setting *s, int64_t group_size, const struct opt
     *s = (struct setting){0};
     check_ok(backend_open("cpu", &s->backend));
     check_ok(step_new(s->backend, &s->step));
-    check_ok(transformer_new(s->backend, &config, random_source(&random), &s->model));
+    check_ok(transformer_new(s->backend, &config, DTYPE_F32, random_source(&random), &s->model));
     check_ok(grid_block(3, group_size, &grid));
-    check_ok(rounding_new(s->model, &grid, &s->rounding));
+    check_ok(rounding_new(s->model, &grid, DTYPE_F32, &s->rounding));
     check_ok(rounding_random(s->rounding, 11));
     if (options) check_ok(optimizer_new(s->rounding, s->step, options, &s->optimizer));
 }
@@ -272,8 +272,8 @@ static void every_allocation_of_a_run_may_fail(void **state) {
         check_ok(step_new(s.backend, &s.step));
         check_ok(grid_block(3, -1, &grid));
         mem_fail_at(k);
-        TRY(transformer_new(s.backend, &config, random_source(&random), &s.model));
-        TRY(rounding_new(s.model, &grid, &s.rounding));
+        TRY(transformer_new(s.backend, &config, DTYPE_F32, random_source(&random), &s.model));
+        TRY(rounding_new(s.model, &grid, DTYPE_F32, &s.rounding));
         TRY(rounding_random(s.rounding, 1));
         TRY(optimizer_new(s.rounding, s.step, &defaults, &s.optimizer));
         TRY(optimizer_step(s.optimizer, tokens, &kl));

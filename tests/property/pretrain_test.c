@@ -37,7 +37,7 @@ static enum status setting_try(struct setting *s, const struct trainer_options *
                                               .rms_eps = 1e-5,
                                               .rope = {.theta = 100},
                                               .bos = -1};
-    TRY(transformer_new(s->backend, &config, trainer_start(&start), &s->model));
+    TRY(transformer_new(s->backend, &config, DTYPE_F32, trainer_start(&start), &s->model));
     TRY(trainer_new(s->model, s->step, options, &s->trainer));
 done:
     return status;
@@ -292,7 +292,7 @@ static void the_saved_folder_has_the_recorded_loss(void **state) {
         struct evaluation *e = NULL;
         text_open(&text);
         check_ok(run(&text, "run", false, 8, half ? DTYPE_BF16 : DTYPE_F32));
-        check_ok(model_open(files_path(text.folder, "run/model"), "cpu", NULL, &model));
+        check_ok(model_open(files_path(text.folder, "run/model"), "cpu", DTYPE_F32, NULL, &model));
         for (int64_t i = 0; i < model->transformer->n_weights; i++)
             assert_int_equal(model->transformer->weights[i].file_dtype, half ? DTYPE_BF16 : DTYPE_F32);
         check_ok(documents_encode(model->tokenizer, (const char *const *)&text.valid, 1, &stream));

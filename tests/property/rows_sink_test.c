@@ -36,7 +36,7 @@ static void setting_open(struct setting *s, const struct transformer_config *con
     check_ok(backend_open("cpu", &s->backend));
     check_ok(step_new(s->backend, &s->step));
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
-    check_ok(transformer_new(s->backend, config, random_source(&random), &s->model));
+    check_ok(transformer_new(s->backend, config, DTYPE_F32, random_source(&random), &s->model));
     struct rng rng = {.seed = 1, .stream = RNG_TEST};
     for (int i = 0; i < ROWS; i++) s->tokens[i] = (int32_t)(rng_bits(rng, (uint64_t)i) % VOCAB);
     for (int i = 0; i < ROWS; i++) s->targets[i] = (i + 1) % SEQ_LEN ? s->tokens[i + 1] : -1;

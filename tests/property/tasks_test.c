@@ -20,7 +20,8 @@ struct setting {
 
 static void setting_open(struct setting *s) {
     *s = (struct setting){0};
-    check_ok(model_open(check_shared("models/stories260K", s->path, sizeof s->path), "cpu", NULL, &s->model));
+    check_ok(
+        model_open(check_shared("models/stories260K", s->path, sizeof s->path), "cpu", DTYPE_F32, NULL, &s->model));
     s->folder = files_folder();
     s->file = mem_format("%s/items.jsonl", s->folder);
 }
