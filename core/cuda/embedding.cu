@@ -61,7 +61,7 @@ static __global__ void embedding_grad(int64_t rows, int64_t packs, int64_t vocab
     }
     bool inside = pack < packs;
     G *to = dtable.row(token) + pack * N;
-    float sum[N], v[N];
+    float sum[N] = {}, v[N];
     if (inside) load_pack(sum, to);
     for (int64_t first = own; first < rows; first += GRAD_ROUND) {
         find_equal(tokens, first, rows, token, words);
