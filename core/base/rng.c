@@ -1,27 +1,13 @@
 #include "core/base/rng.h"
 
+#include "core/base/philox.h"
+
 #include <math.h>
 
-void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (uint32_t)p1;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (uint32_t)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
-}
+void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) { philox(counter, key, out); }
 
 static void rng_block(struct rng rng, uint64_t block, uint32_t out[4]) {
-    uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)rng.stream,
-                           (uint32_t)(rng.stream >> 32)};
-    uint32_t key[2] = {(uint32_t)rng.seed, (uint32_t)(rng.seed >> 32)};
-    rng_philox(counter, key, out);
+    philox_block(rng.seed, rng.stream, block, out);
 }
 
 uint32_t rng_bits(struct rng rng, uint64_t index) {
@@ -30,16 +16,14 @@ uint32_t rng_bits(struct rng rng, uint64_t index) {
     return words[index % 4];
 }
 
-static float uniform_from_bits(uint32_t bits) { return (float)(bits >> 8) * 0x1p-24f; }
-
-float rng_uniform(struct rng rng, uint64_t index) { return uniform_from_bits(rng_bits(rng, index)); }
+float rng_uniform(struct rng rng, uint64_t index) { return philox_uniform(rng_bits(rng, index)); }
 
 void rng_uniform_fill(struct rng rng, uint64_t first, float *out, int64_t n) {
     uint32_t words[4];
     for (int64_t i = 0; i < n; i++) {
         uint64_t index = first + (uint64_t)i;
         if (i == 0 || index % 4 == 0) rng_block(rng, index / 4, words);
-        out[i] = uniform_from_bits(words[index % 4]);
+        out[i] = philox_uniform(words[index % 4]);
     }
 }
 

@@ -4,34 +4,9 @@
 // Traffic: p, m, v read and written, g and w read: 32 bytes per parameter, 28 without w.
 #include "core/cpu/cpu.h"
 #include "core/cpu/grids.h"
+#include "core/ops/adamw_step.h"
 
 #include <math.h>
-
-struct adamw_step {
-    float keep, beta1, beta2, rate, root_bias2, eps, low, high; // keep = 1 - rate decay; rate is bias-corrected
-    float gain1, gain2;                                         // 1 - beta1, 1 - beta2
-    float factor, limit, strength;
-};
-
-static struct adamw_step adamw_step(const struct adamw_params *p) {
-    double bias1 = 1 - pow(p->beta1, (double)p->step), bias2 = 1 - pow(p->beta2, (double)p->step);
-    struct adamw_step step = {
-        .keep = (float)(1 - p->rate * p->decay),
-        .beta1 = (float)p->beta1,
-        .beta2 = (float)p->beta2,
-        .gain1 = (float)(1 - p->beta1),
-        .gain2 = (float)(1 - p->beta2),
-        .rate = (float)(p->rate / bias1),
-        .root_bias2 = (float)(1 / sqrt(bias2)),
-        .eps = (float)p->eps,
-        .low = (float)p->low,
-        .high = (float)p->high,
-        .factor = (float)p->factor,
-        .limit = p->limit > 0 ? (float)p->limit : INFINITY,
-        .strength = (float)p->strength,
-    };
-    return step;
-}
 
 struct run {
     float *p, *m, *v;
@@ -60,7 +35,7 @@ enum status cpu_adamw(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view param = call->out[0], first = call->in[1], second = call->in[2], grad = call->in[3], w = call->in[4];
     const struct adamw_params *params = &call->params.adamw;
-    const struct adamw_step step = adamw_step(params);
+    const struct adamw_step step = adamw_step_of(params);
     const bool pulled = w.rows && params->strength != 0;
     struct pieces cut = pieces_of(param, view_is_contiguous(param) && view_is_contiguous(first) &&
                                              view_is_contiguous(second) && view_is_contiguous(grad));

@@ -14,13 +14,6 @@ OP_NOT_ON_CUDA(attention)
 OP_NOT_ON_CUDA(attention_grad)
 OP_NOT_ON_CUDA(attention_tangent)
 OP_NOT_ON_CUDA(attention_cached)
-OP_NOT_ON_CUDA(grid_scale)
-OP_NOT_ON_CUDA(grid_offset)
-OP_NOT_ON_CUDA(grid_interpolate)
-OP_NOT_ON_CUDA(grid_interpolate_grad)
-OP_NOT_ON_CUDA(grid_round)
-OP_NOT_ON_CUDA(grid_nearest)
-OP_NOT_ON_CUDA(adamw)
 
 static op_kernel *const kernels[OP_COUNT] = {
 #define OP(name) cuda_##name,
