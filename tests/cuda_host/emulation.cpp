@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,22 @@ __attribute__((noreturn, format(printf, 4, 5))) static void misuse(const thread 
     va_end(args);
     fputc('\n', stderr);
     abort();
+}
+
+// While kernels run, memory that they must not touch is reported here, or by AddressSanitizer with the line; the test
+// framework's handler would go on in the middle of a fiber.
+static struct sigaction asan_action;
+__attribute__((constructor)) static void asan_action_keep() { sigaction(SIGSEGV, NULL, &asan_action); }
+
+static void segv_report(int) {
+    misuse(block.current, "emulation", 0, "memory that is neither an operand's nor the block's");
+}
+
+static struct sigaction segv_take() {
+    struct sigaction ours = {}, before;
+    ours.sa_handler = segv_report;
+    REQUIRE(sigaction(SIGSEGV, WITH_ASAN ? &asan_action : &ours, &before) == 0, "no handler of signals");
+    return before;
 }
 
 // ---- random order
@@ -343,10 +360,12 @@ void emulation_run(const char *kernel, dim3 grid, dim3 size, int64_t shared_byte
     std::vector<int> order((size_t)grid.x * grid.y * grid.z);
     std::iota(order.begin(), order.end(), 0);
     shuffle_order(order.data(), (int)order.size());
+    struct sigaction before = segv_take();
     device_memory_open();
     for (int i : order) {
         blockIdx = {i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)};
         run_block_with_memory();
     }
     device_memory_close();
+    sigaction(SIGSEGV, &before, NULL);
 }
