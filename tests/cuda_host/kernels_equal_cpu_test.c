@@ -1,0 +1,107 @@
+// Where kernels must give the numbers of the CPU to the bit: random numbers, and what lies on a quantization grid.
+#include "tests/check.h"
+#include "tests/cuda_host/cuda_host.h"
+#include "tests/cuda_host/random_numbers.h"
+#include "tests/ops/ops_trial.h"
+
+static struct backend *opened(const char *name) {
+    static struct backend *cpu, *device;
+    if (!cpu) {
+        backend_add(&cuda_host_backend_fns);
+        check_ok(backend_open("cpu", &cpu));
+        check_ok(backend_open("cuda_host", &device));
+    }
+    return strcmp(name, "cpu") == 0 ? cpu : device;
+}
+
+static void random_numbers_are_those_of_the_host(void **state) {
+    (void)state;
+    enum { N = 200 };
+    static const uint64_t firsts[] = {0, 3, UINT64_C(0xFFFFFFFF) * 4 - 50, UINT64_C(0xFFFFFFFFFFFFFF00) - N};
+    struct backend *device = opened("cuda_host");
+    struct view bits, uniform;
+    check_ok(backend_matrix_new(device, DTYPE_I32, 1, N, "bits", &bits));
+    check_ok(backend_matrix_new(device, DTYPE_F32, 1, N, "uniform", &uniform));
+    for (int k = 0; k < 4; k++) {
+        struct rng rng = {.seed = UINT64_C(0xFEDCBA9876543210) >> k, .stream = RNG_TEST + (uint64_t)k};
+        uint32_t host_bits[N];
+        float host_uniform[N];
+        check_ok(random_numbers(device, rng, firsts[k], bits, uniform));
+        check_ok(backend_read(device, bits, host_bits));
+        check_ok(backend_read(device, uniform, host_uniform));
+        check_ok(backend_sync(device));
+        for (uint64_t i = 0; i < N; i++) {
+            assert_int_equal(host_bits[i], rng_bits(rng, firsts[k] + i));
+            assert_true(host_uniform[i] == rng_uniform(rng, firsts[k] + i));
+        }
+    }
+    backend_matrix_free(device, &bits);
+    backend_matrix_free(device, &uniform);
+}
+
+static void each_case(enum op op, bool accumulate,
+                      void (*compare)(const struct trial *cpu, const struct trial *device)) {
+    int cases = 0;
+    for (int i = 0; i < op_case_count; i++) {
+        if (op_cases[i].op != op) continue;
+        for (int64_t pad = 0; pad <= 3; pad += 3, cases++) {
+            struct trial cpu, device;
+            trial_new(&cpu, &op_cases[i], accumulate, pad, 0);
+            trial_new(&device, &op_cases[i], accumulate, pad, 0);
+            check_ok(trial_run(&cpu, opened("cpu")));
+            check_ok(trial_run(&device, opened("cuda_host")));
+            compare(&cpu, &device);
+            trial_free(&cpu);
+            trial_free(&device);
+        }
+    }
+    assert_true(cases >= 4);
+}
+
+static void check_bits(const struct trial *cpu, const struct trial *device) {
+    assert_memory_equal(cpu->out[0].block, device->out[0].block, cpu->out[0].bytes);
+}
+
+// down (1 - x) + up x and sums into y: compilers fuse one product or the other with the addition.
+static void check_ulps(const struct trial *cpu, const struct trial *device) {
+    for (int64_t i = 0; i < cpu->out[0].view.rows; i++)
+        check_all_near(view_f32(device->out[0].view, i), view_f32(cpu->out[0].view, i), cpu->out[0].view.cols, 2.4e-7,
+                       1e-7);
+}
+
+static void check_update(const struct trial *cpu, const struct trial *device) {
+    for (int k = 0; k < 3; k++)
+        for (int64_t i = 0; i < cpu->in[k].view.rows; i++)
+            check_all_near(view_f32(device->in[k].view, i), view_f32(cpu->in[k].view, i), cpu->in[k].view.cols, 1e-5,
+                           1e-6);
+}
+
+static void what_lies_on_a_grid_has_the_bits_of_the_cpu(void **state) {
+    (void)state;
+    each_case(OP_grid_scale, false, check_bits);
+    each_case(OP_grid_offset, false, check_bits);
+    each_case(OP_grid_round, false, check_bits);
+    each_case(OP_grid_nearest, false, check_bits);
+    each_case(OP_grid_interpolate_grad, false, check_bits);
+}
+
+static void sums_on_a_grid_are_within_an_ulp_of_the_cpu(void **state) {
+    (void)state;
+    each_case(OP_grid_interpolate, false, check_ulps);
+    each_case(OP_grid_interpolate_grad, true, check_ulps);
+}
+
+static void an_fp32_update_is_that_of_the_cpu(void **state) {
+    (void)state;
+    each_case(OP_adamw, false, check_update);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_numbers_are_those_of_the_host),
+        cmocka_unit_test(what_lies_on_a_grid_has_the_bits_of_the_cpu),
+        cmocka_unit_test(sums_on_a_grid_are_within_an_ulp_of_the_cpu),
+        cmocka_unit_test(an_fp32_update_is_that_of_the_cpu),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
