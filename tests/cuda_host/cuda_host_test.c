@@ -1,5 +1,5 @@
 // The kernels of core/cuda on the emulated device against the definitions of their ops: the case table of tests/ops, every choice
-// of operands that may be BF16, under several orders of blocks, warps and lanes.
+// of operands that may be BF16, under several orders of blocks, warps and lanes, which must not change a bit.
 #include "tests/check.h"
 #include "tests/cuda_host/cuda_host.h"
 #include "tests/ops/ops_trial.h"
@@ -26,15 +26,40 @@ static bool is_small(const struct op_case *which) {
     return (cost.flops <= flops_most || op_is_factorization(which->op)) && cost.bytes <= bytes_most;
 }
 
-static void check_case(const struct op_case *which, bool accumulate, int64_t pad, unsigned bf16) {
-    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-        struct trial t;
-        emulation_seed(seed);
-        trial_new(&t, which, accumulate, pad, bf16);
-        check_ok(trial_run(&t, device()));
-        trial_check(&t);
-        trial_free(&t);
+// Every block of the trial's operands, one behind the other.
+static unsigned char *bytes_of(const struct trial *t, size_t *bytes) {
+    unsigned char *all = NULL;
+    *bytes = 0;
+    for (int i = 0; i < OP_INPUTS + OP_OUTPUTS; i++) {
+        const struct operand *o = i < OP_INPUTS ? &t->in[i] : &t->out[i - OP_INPUTS];
+        if (!o->block) continue;
+        all = realloc(all, *bytes + o->bytes);
+        memcpy(all + *bytes, o->block, o->bytes);
+        *bytes += o->bytes;
     }
+    return all;
+}
+
+// The same bits in every order, and those of the definition.
+static void check_case(const struct op_case *which, bool accumulate, int64_t pad, unsigned bf16) {
+    struct trial t;
+    unsigned char *first = NULL;
+    size_t bytes = 0;
+    trial_new(&t, which, accumulate, pad, bf16);
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        emulation_seed(seed);
+        trial_reset(&t);
+        check_ok(trial_run(&t, device()));
+        unsigned char *now = bytes_of(&t, &bytes);
+        if (first && memcmp(first, now, bytes) != 0)
+            fail_msg("%s, %lld x %lld, bf16 %x: other bits in another order", op_infos[which->op].name,
+                     (long long)which->n, (long long)which->c, bf16);
+        free(first);
+        first = now;
+    }
+    trial_check(&t);
+    free(first);
+    trial_free(&t);
 }
 
 static void check_op(enum op op) {

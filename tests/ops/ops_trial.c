@@ -86,6 +86,13 @@ void trial_new(struct trial *t, const struct op_case *which, bool accumulate, in
     if (op_output_is_input(which->op)) t->call.out[0] = t->call.in[0];
 }
 
+void trial_reset(struct trial *t) {
+    for (int i = 0; i < OP_INPUTS; i++)
+        if (t->in[i].block) memcpy(t->in[i].block, t->in[i].before, t->in[i].bytes);
+    for (int i = 0; i < OP_OUTPUTS; i++)
+        if (t->out[i].block) memcpy(t->out[i].block, t->out[i].before, t->out[i].bytes);
+}
+
 void trial_free(struct trial *t) {
     operands_free(&t->exact);
     for (int i = 0; i < OP_INPUTS; i++) operand_free(&t->in[i]);

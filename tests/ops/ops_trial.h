@@ -33,6 +33,7 @@ struct trial {
 
 // The rows lie `pad` elements further apart than their width. Bit i of `bf16`: operand i is BF16, inputs first, then outputs.
 void trial_new(struct trial *t, const struct op_case *which, bool accumulate, int64_t pad, unsigned bf16);
+void trial_reset(struct trial *t); // operands as they were before trial_run
 void trial_free(struct trial *t);
 
 // All choices of operands that may be BF16 together, 0 first; how many.
