@@ -1,8 +1,8 @@
 // adamw: clamp and pull of the gradient, AdamW and projection in one pass, a pack of 16 bytes (of the smallest type) per thread.
 //
 // Shared memory: none. Traffic per parameter: p, m, v read and written, g and w read; 18 bytes in bf16 (20 with fp32 gradients), 32 in
-// fp32, and a scale per group. bf16 results are rounded at random (op.h), one Philox block per parameter in registers: about half
-// of the arithmetic, which a bf16 update has more of than its memory traffic leaves time for; both stay below a hundredth of a
+// fp32, and a scale per group. bf16 results are rounded at random (op.h), one Philox block per parameter in registers. That is a
+// third of the arithmetic, which a bf16 update has more of than its traffic leaves time for; both stay below a twentieth of a
 // training step. Whether there is a pull is the same for all threads and chosen at run time.
 #include "core/cuda/grids.cuh"
 #include "core/cuda/philox.cuh"
