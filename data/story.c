@@ -27,8 +27,8 @@ const struct story_limits story_limits_default = {
     .owners_max = 2,
     .amount_max = 6,
     .events_min = 1,
-    .events_max = 5,
-    .questions_min = 3,
+    .events_max = 4,
+    .questions_min = 4,
     .questions_max = STORY_QUESTIONS_MAX,
 };
 
@@ -192,26 +192,45 @@ static void wrong_words(struct teller *teller, struct story_choices *choices, co
     for (int i = 0; i < n_words; i++) choice_add(choices, before, words[(from + i) % n_words]);
 }
 
-// Numbers close to the right one, from 0 to `max`.
-static void wrong_numbers(struct teller *teller, struct story_choices *choices, int right, int max) {
+// Numbers close to the right one, from 0 to `max`; of small things where `owner` is a person.
+static void wrong_numbers(struct teller *teller, struct story_choices *choices, int right, int max, int owner) {
+    const struct story_world *world = &teller->story->world;
     int first = right < 3 ? 0 : right - 3, last = first + 6;
     if (last > max) last = max, first = max > 6 ? max - 6 : 0;
     while (choices->n < STORY_CHOICES_MAX) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", teller_choose_number(teller, first, last));
-        choice_add(choices, " ", number);
+        char before[STORY_CHOICE_BYTES] = " ", text[STORY_CHOICE_BYTES];
+        int number = teller_choose_number(teller, first, last);
+        snprintf(text, sizeof text, "%d", number);
+        if (owner >= 0) {
+            const struct story_amount *kind = &story_amounts[world->kind];
+            snprintf(before, sizeof before, " %s has ", story_names[world->people[owner]]);
+            if (number == 0)
+                snprintf(text, sizeof text, "no %s", kind->many);
+            else
+                snprintf(text, sizeof text, "%d %s", number, number == 1 ? kind->one : kind->many);
+        }
+        choice_add(choices, before, text);
     }
+}
+
+// What stands before the place in the answer of the story.
+static void before_place(const struct story *story, const struct story_question *asked, char *before) {
+    int n = asked->end - asked->answer;
+    memcpy(before, story->text + asked->answer, (size_t)n);
+    before[n] = 0;
+    strrchr(before, ' ')[1] = 0;
 }
 
 void story_choices(const struct story_source *source, int64_t document, const struct story *story, int question,
                    struct story_choices *out) {
     REQUIRE(question >= 0 && question < story->n_questions, "the story has no such question");
     struct teller teller = teller_new(source, document, 1);
-    struct story scratch = {.n_questions = 0}; // takes the probabilities nobody asks for
+    struct story scratch = {.world = story->world}; // takes the probabilities nobody asks for
     teller.story = &scratch;
     teller.next += (uint64_t)question * (DRAWS_MAX / STORY_QUESTIONS_MAX);
     const struct story_question *asked = &story->questions[question];
     const struct story_world *world = &story->world;
+    char before[STORY_CHOICE_BYTES];
     int n = asked->end - asked->answer;
     *out = (struct story_choices){.n = 1};
     memcpy(out->texts[0], story->text + asked->answer, (size_t)n);
@@ -228,11 +247,12 @@ void story_choices(const struct story_source *source, int64_t document, const st
         break;
     case STORY_WHERE:
     case STORY_WHERE_THING:
-        wrong_words(&teller, out, " In the ", world->places, world->n_places, story_places, teller.limits->places);
+        before_place(story, asked, before);
+        wrong_words(&teller, out, before, world->places, world->n_places, story_places, teller.limits->places);
         break;
-    case STORY_COUNT:
-    case STORY_TOGETHER: wrong_numbers(&teller, out, atoi(out->texts[0]), STORY_COUNT_MAX); break;
-    case STORY_HEADS: wrong_numbers(&teller, out, atoi(out->texts[0]), STORY_PEOPLE_MAX); break;
+    case STORY_COUNT: wrong_numbers(&teller, out, world->count[asked->person], STORY_COUNT_MAX, asked->person); break;
+    case STORY_TOGETHER: wrong_numbers(&teller, out, atoi(out->texts[0]), STORY_COUNT_MAX, -1); break;
+    case STORY_HEADS: wrong_numbers(&teller, out, atoi(out->texts[0]), STORY_PEOPLE_MAX, -1); break;
     case STORY_KINDS: break;
     }
     out->gold = teller_choose_evenly(&teller, out->n);

@@ -6,7 +6,7 @@
 //     fwrite(story.text, 1, (size_t)story.n_bytes, stdout);
 //     total += story.nats;
 //
-// A document is one line of story and three to six lines "Q: …" with a line "A: …" behind each. People are somewhere and go
+// A document is one line of story and four to six lines "Q: …" with a line "A: …" behind each. People are somewhere and go
 // elsewhere, have things and give, take and leave them, have some of one kind of small thing, find, lose, eat and share them.
 // The answers follow from the story, so a model needs who is where, who has what, and sums up to 12.
 //
@@ -23,9 +23,9 @@ enum story_split { STORY_TRAIN, STORY_VALIDATION, STORY_TEST, STORY_CALIBRATION 
 
 enum story_question_kind {
     STORY_WHO_HAS,     // Who has the red ball?  Tom. / Nobody.
-    STORY_WHERE,       // Where is Tom?  In the garden.
-    STORY_WHERE_THING, // Where is the red ball?  In the garden.
-    STORY_COUNT,       // How many pears does Tom have?  5.
+    STORY_WHERE,       // Where is Tom?  Tom is in the garden.
+    STORY_WHERE_THING, // Where is the red ball?  The red ball is in the garden.
+    STORY_COUNT,       // How many pears does Tom have?  Tom has 5 pears.
     STORY_TOGETHER,    // How many pears do Tom and Ann have together?  8.
     STORY_MORE,        // Who has more pears, Tom or Ann?  Tom.
     STORY_WHO_GAVE,    // Who gave the red ball to Tom?  Ann.
@@ -42,7 +42,7 @@ enum {
     STORY_COUNT_MAX = 12, // of all small things together
     STORY_CHOICES_MAX = 4,
     STORY_BYTES_MAX = 2048,
-    STORY_CHOICE_BYTES = 32,
+    STORY_CHOICE_BYTES = 64,
 };
 
 #define STORY_DOCUMENTS_MAX (INT64_C(1) << 53)

@@ -137,9 +137,20 @@ static void say_answer(struct teller *teller, enum story_question_kind kind, con
     case STORY_HEADS: number = heads(world, target->place); break;
     case STORY_KINDS: break;
     }
+    // What has a place or a number of its own is answered in the words of the story: "Tom is in the garden", "Tom has 5 pears".
     if (place >= 0) {
-        teller_say(teller, "In the ");
+        if (p >= 0) {
+            teller_say_person(teller, p);
+        } else {
+            teller_say(teller, "The ");
+            teller_say_thing(teller, target->thing);
+        }
+        teller_say(teller, " is in the ");
         teller_say(teller, story_places[place]);
+    } else if (kind == STORY_COUNT) {
+        teller_say_person(teller, p);
+        teller_say(teller, " has ");
+        teller_say_amount(teller, number, false);
     } else if (number >= 0) {
         teller_say_number(teller, number);
     } else if (person >= 0) {

@@ -294,25 +294,36 @@ static inline void reader_sentence(struct reader *r, const char *text, size_t n)
     *(she ? &r->she : &r->he) = people[0];
 }
 
-static inline void reader_answer_number(char *answer, int number) { sprintf(answer, "%d", number); }
+// "Tom has 5 pears": whether the text's answer says so of the person at word i of the question.
+static inline void reader_check_has(struct reader *r, int i, int n, const char *text, size_t n_text) {
+    char name[16], buffer[64];
+    bool more;
+    int next;
+    snprintf(name, sizeof name, "%s", r->words[i]);
+    reader_check(r, n_text < sizeof buffer && text[n_text - 1] == '.');
+    memcpy(buffer, text, n_text), buffer[n_text] = 0;
+    reader_split(r, buffer);
+    reader_check(r, reader_is(r, 0, name) && reader_is(r, 1, "has"));
+    reader_check(r, reader_amount(r, 2, &more, &next) == n && !more && next == r->n_words);
+}
 
-static inline void reader_answer_place(char *answer, const char *place) { sprintf(answer, "In the %s", place); }
-
-static inline void reader_answer_how_many(struct reader *r, char *answer) {
+// How many; *owner: of whom, as a word of the question, or 0.
+static inline int reader_how_many(struct reader *r, int *owner) {
     int n = 0;
+    *owner = 0;
     if (reader_is(r, 2, "people")) {
         for (int p = 0; p < r->n_people; p++) n += strcmp(r->people[p].place, r->words[6]) == 0;
-        reader_answer_number(answer, n);
-        return;
+        return n;
     }
     reader_check(r, !*r->many || reader_is(r, 2, r->many));
+    if (!reader_is(r, 3, "do")) *owner = 4;
     int last = reader_is(r, 3, "do") ? 6 : 4;
     for (int i = 4; i <= last; i += 2) {
         int p = reader_known_person(r, i);
         reader_check(r, r->people[p].counted);
         n += r->people[p].count;
     }
-    reader_answer_number(answer, n);
+    return n;
 }
 
 static inline void reader_answer_who(struct reader *r, char *answer) {
@@ -340,18 +351,25 @@ static inline void reader_answer_who(struct reader *r, char *answer) {
 // Compares the answer of the text with its own.
 static inline void reader_question(struct reader *r, const char *question, size_t n, const char *answer,
                                    size_t n_answer) {
-    char buffer[sizeof r->sentence], own[64] = "";
+    char buffer[sizeof r->sentence], own[128] = "";
     reader_check(r, n < sizeof buffer && question[n - 1] == '?');
     memcpy(r->sentence, question, n), r->sentence[n] = 0;
     strcpy(buffer, r->sentence);
     reader_split(r, buffer);
     if (reader_is(r, 0, "Where") && reader_is(r, 2, "the"))
-        reader_answer_place(own, reader_thing_place(r, reader_known_thing(r, 3)));
+        sprintf(own, "The %s %s is in the %s", r->words[3], r->words[4],
+                reader_thing_place(r, reader_known_thing(r, 3)));
     else if (reader_is(r, 0, "Where"))
-        reader_answer_place(own, r->people[reader_known_person(r, 2)].place);
-    else if (reader_is(r, 0, "How"))
-        reader_answer_how_many(r, own);
-    else
+        sprintf(own, "%s is in the %s", r->words[2], r->people[reader_known_person(r, 2)].place);
+    else if (reader_is(r, 0, "How")) {
+        int owner, count = reader_how_many(r, &owner);
+        if (owner) {
+            reader_check_has(r, owner, count, answer, n_answer);
+            r->n_questions++;
+            return;
+        }
+        sprintf(own, "%d", count);
+    } else
         reader_answer_who(r, own);
     strcat(own, ".");
     reader_check(r, strlen(own) == n_answer && memcmp(own, answer, n_answer) == 0);

@@ -206,7 +206,7 @@ static void answers_are_balanced(void **state) {
                 if (ends_in(&story, q, story_names[k])) names[k]++, n_names++;
             for (int k = 0; k < STORY_PLACES; k++)
                 if (ends_in(&story, q, story_places[k])) places[k]++, n_places++;
-            if (q->kind == STORY_COUNT) numbers[atoi(story.text + q->answer)]++, n_numbers++;
+            if (q->kind == STORY_COUNT) numbers[story.world.count[q->person]]++, n_numbers++;
             n_more += q->kind == STORY_MORE;
             first += q->kind == STORY_MORE && ends_in(&story, q, story_names[story.world.people[q->person]]);
             n_who += q->kind == STORY_WHO_HAS;
