@@ -128,8 +128,6 @@ static void load_batch(struct run *run, int64_t step) {
 static enum status open_model(struct run *run) {
     enum status status = STATUS_OK;
     const struct pretrain_settings *s = run->settings;
-    struct trainer_start start = {
-        .seed = run->common->seed, .layers = s->layers, .heads = s->heads, .kv_heads = s->kv_heads};
     struct transformer_config config = {.architecture = ARCHITECTURE_LLAMA,
                                         .hidden = s->hidden,
                                         .intermediate = s->intermediate,
@@ -143,6 +141,7 @@ static enum status open_model(struct run *run) {
                                         .tied = s->tied,
                                         .rope = {.theta = 10000},
                                         .bos = PRETRAIN_BOS};
+    struct trainer_start start = {.seed = run->common->seed, .config = &config};
     TRY(backend_open(run->common->device, &run->backend));
     TRY(step_new(run->backend, &run->step));
     TRY(transformer_new(run->backend, &config, DTYPE_F32, trainer_start(&start), &run->model));

@@ -1,72 +1,11 @@
 #include "data/trainer.h"
 
 #include "core/base/mem.h"
-#include "core/nn/random_source.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// ---- start ----
-
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), n_end = strlen(end);
-    return n >= n_end && strcmp(name + n - n_end, end) == 0;
-}
-
-static enum status matrix_draw(uint64_t seed, double gain, const char *name, int64_t rows, int64_t cols, float *out) {
-    struct random_source random = {.seed = seed, .gain = gain};
-    struct tensor_source source = random_source(&random);
-    return source.read(source.self, name, rows, cols, out, NULL);
-}
-
-// The matrix of the same layer that ends in `end` instead.
-static enum status sibling_draw(const struct trainer_start *start, double gain, const char *name, const char *end,
-                                int64_t rows, int64_t cols, float *out) {
-    char *other = mem_format("%.*s%s", (int)(strlen(name) - strlen(end)), name, end);
-    enum status status = matrix_draw(start->seed, gain, other, rows, cols, out);
-    free(other);
-    return status;
-}
-
-// k [K d, C]: the rows of q that belong to the first query head of each group.
-static enum status draw_k(const struct trainer_start *start, const char *name, int64_t rows, int64_t cols, float *out) {
-    int64_t d = rows / start->kv_heads, group = start->heads / start->kv_heads;
-    float *q = mem_new((size_t)(rows * group * cols), sizeof *q);
-    enum status status = sibling_draw(start, 1, name, "q_proj.weight", rows * group, cols, q);
-    for (int64_t i = 0; i < rows; i++)
-        memcpy(out + i * cols, q + (i / d * d * group + i % d) * cols, (size_t)cols * sizeof *out);
-    free(q);
-    return status;
-}
-
-// o [C, H d]: v transposed.
-static enum status draw_o(const struct trainer_start *start, const char *name, int64_t rows, int64_t cols, float *out) {
-    int64_t d = cols / start->heads, group = start->heads / start->kv_heads;
-    float *v = mem_new((size_t)(cols / group * rows), sizeof *v);
-    enum status status = sibling_draw(start, 0.5, name, "v_proj.weight", cols / group, rows, v);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++) out[i * cols + j] = v[(j / d / group * d + j % d) * rows + i];
-    free(v);
-    return status;
-}
-
-static enum status start_read(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
-    const struct trainer_start *start = self;
-    double gain = 0.5;
-    if (dtype) *dtype = DTYPE_F32;
-    if (ends_with(name, "k_proj.weight")) return draw_k(start, name, rows, cols, out);
-    if (ends_with(name, "o_proj.weight")) return draw_o(start, name, rows, cols, out);
-    if (ends_with(name, "embed_tokens.weight") || ends_with(name, "q_proj.weight")) gain = 1;
-    if (ends_with(name, "lm_head.weight")) gain = 0.02 * sqrt((double)cols);
-    if (ends_with(name, "down_proj.weight")) gain /= sqrt(2 * (double)start->layers);
-    return matrix_draw(start->seed, gain, name, rows, cols, out);
-}
-
-struct tensor_source trainer_start(const struct trainer_start *start) {
-    return (struct tensor_source){.self = (void *)(uintptr_t)start, .read = start_read};
-}
 
 double trainer_rate(const struct trainer_options *o, int64_t done) {
     const double last = 0.1; // share of the rate that the cosine ends at

@@ -5,7 +5,7 @@
 //     w = AdamW(w, g), beta 0.9, 0.95              decay on matrices, not on gains and the embedding
 //     rate: linear warmup from 0, then cosine to a tenth
 //
-//     TRY(transformer_new(backend, &config, DTYPE_F32, trainer_start(&start), &model));
+//     TRY(transformer_new(backend, &config, DTYPE_F32, trainer_start(&start), &model));   // data/trainer_start.h
 //     TRY(trainer_new(model, step, &options, &trainer));
 //     while (trainer->done < options.steps) TRY(trainer_step(trainer, tokens, &loss));
 #ifndef DQ_DATA_TRAINER_H
@@ -13,17 +13,7 @@
 
 #include "core/nn/transformer.h"
 #include "data/checkpoint.h"
-
-// Weights to start from: gains 1; matrices normal, with standard deviation 1 / sqrt(hidden) for the embedding, so that tokens
-// outweigh what random layers add to them, 0.02 for an untied head, 1 / sqrt(inputs) for q, 0.5 / sqrt(inputs) for v, gate and
-// up, and 1 / sqrt(2 layers) of that for down. k begins as q and o as v transposed, so that heads look for tokens like their own
-// and copy what they find (Trockman and Kolter, "Mimetic initialization of self-attention layers", 2023; data/NOTES.md has what
-// it gains).
-struct trainer_start {
-    uint64_t seed;
-    int64_t layers, heads, kv_heads;
-};
-struct tensor_source trainer_start(const struct trainer_start *start); // borrowed
+#include "data/trainer_start.h"
 
 struct trainer_options {
     int64_t steps, warmup;

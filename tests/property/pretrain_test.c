@@ -24,7 +24,6 @@ struct setting {
 
 static enum status setting_try(struct setting *s, const struct trainer_options *options) {
     enum status status = STATUS_OK;
-    struct trainer_start start = {.seed = 5, .layers = 2, .heads = 4, .kv_heads = 2};
     const struct transformer_config config = {.architecture = ARCHITECTURE_LLAMA,
                                               .hidden = 32,
                                               .intermediate = 44,
@@ -37,6 +36,7 @@ static enum status setting_try(struct setting *s, const struct trainer_options *
                                               .rms_eps = 1e-5,
                                               .rope = {.theta = 100},
                                               .bos = -1};
+    const struct trainer_start start = {.seed = 5, .config = &config};
     TRY(transformer_new(s->backend, &config, DTYPE_F32, trainer_start(&start), &s->model));
     TRY(trainer_new(s->model, s->step, options, &s->trainer));
 done:
