@@ -1,6 +1,7 @@
 // The induction circuit, with C = hidden, d = head width, K key/value heads, n numbers of a code, x the normalized state:
 //
-//     embedding   column 0 is 1 for every token, columns 1 .. C/2 - 1 differ by token, the others are empty: |.|^2 = 2
+//     embedding   column 0 is 1 for every token, columns 1 .. C/2 - 1 differ by token and have norm 1, the others are empty; were the
+//                 norms not equal, normalization would turn column 0 into a matter of the token, and the scores with it
 //     layer 0     q, k of head h see column 0 and score LOOK cos((t - s - h - 1) theta_p) over the FAST fastest pairs p;
 //                 v makes the code c = V x, |c|^2 = n, and o puts c / sqrt(n) into columns C/2 + h n ..: |.|^2 = 2 + K
 //     layer 1     head h: k = code from h + 1 back, q = code from h back (h = 0: of the token itself), in the slow pairs, where distance
@@ -113,7 +114,9 @@ static void scale(float *row, int64_t n, double by) {
 
 static void embed(const struct circuit *c, int64_t rows, float *out) {
     for (int64_t r = 0; r < rows; r++, out += c->width) {
-        scale(out, c->half, sqrt((double)c->width / (double)c->half));
+        double norm2 = 0;
+        for (int64_t i = 1; i < c->half; i++) norm2 += (double)out[i] * (double)out[i];
+        if (norm2 > 0) scale(out, c->half, 1 / sqrt(norm2));
         memset(out + c->half, 0, (size_t)(c->width - c->half) * sizeof *out);
         out[0] = 1;
     }
@@ -126,7 +129,7 @@ static void look_back(const struct circuit *c, bool turn, int64_t rows, float *o
     for (int64_t r = 0; r < rows; r++, out += c->width) {
         int64_t pair = r % pairs, back = r / c->d + 1;
         double angle = turn ? (double)back * pow(c->config->rope.theta, -2.0 * (double)pair / (double)c->d) : 0;
-        scale(out, c->width, 0.3);
+        scale(out, c->width, 0.1);
         out[0] = pair < fast ? (float)(size * (r % c->d < pairs ? cos(angle) : sin(angle))) : 0;
     }
 }
