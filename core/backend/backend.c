@@ -144,3 +144,7 @@ enum status backend_floats_read(struct backend *backend, struct view from, float
 int64_t backend_bytes_peak(const struct backend *backend) {
     return backend->fns->bytes_peak ? backend->fns->bytes_peak(backend) : -1;
 }
+
+int64_t backend_bytes_free(const struct backend *backend) {
+    return backend->fns->bytes_free ? backend->fns->bytes_free(backend) : -1;
+}

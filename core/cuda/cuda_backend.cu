@@ -63,6 +63,10 @@ static int64_t cuda_bytes_peak(const struct backend *backend) {
 
 static enum status cuda_sync(struct backend *backend) { return device_sync(cuda_state_of(backend)->device); }
 
+static int64_t cuda_bytes_free(const struct backend *backend) {
+    return device_bytes_free(cuda_state_of(backend)->device);
+}
+
 enum status device_scratch(struct backend *backend, int64_t bytes, void **out) {
     struct cuda_state *state = cuda_state_of(backend);
     device_free(state->device, state->scratch);
@@ -90,5 +94,6 @@ const struct backend_fns cuda_backend_fns = {
     .read = cuda_read,
     .sync = cuda_sync,
     .bytes_peak = cuda_bytes_peak,
+    .bytes_free = cuda_bytes_free,
     .kernels = kernels,
 };

@@ -50,7 +50,7 @@ extern "C" void device_close(struct device *device) {
 }
 
 // Bytes that an allocation could still get: what the driver has, and what the pool keeps unused.
-static int64_t free_bytes(const struct device *device) {
+extern "C" int64_t device_bytes_free(const struct device *device) {
     size_t available = 0, total = 0;
     uint64_t reserved = 0, used = 0;
     cudaMemGetInfo(&available, &total);
@@ -73,7 +73,7 @@ extern "C" enum status device_alloc(struct device *device, int64_t bytes, const 
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         return status_set(STATUS_NO_MEMORY, "out of memory on the GPU: %s needs %lld bytes, %lld are free", what,
-                          (long long)bytes, (long long)free_bytes(device));
+                          (long long)bytes, (long long)device_bytes_free(device));
     }
     enum status status = failed(error, what);
     if (status == STATUS_OK) *out = memory;

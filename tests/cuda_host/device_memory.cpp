@@ -142,6 +142,11 @@ extern "C" enum status device_read(struct device *device, void *host, const void
     return STATUS_OK;
 }
 
+extern "C" int64_t device_bytes_free(const struct device *device) {
+    (void)device;
+    return -1;
+}
+
 extern "C" int64_t device_bytes_peak(const struct device *device) {
     (void)device;
     return bytes_most;
