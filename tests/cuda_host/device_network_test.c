@@ -31,13 +31,22 @@ struct setting {
     struct optimizer *optimizer;
 };
 
+// Weights that BF16 holds exactly: rounding one could move it to other neighbours on the grid, which no tolerance covers.
+static enum status read_exact(void *self, const char *name, int64_t rows, int64_t cols, float *out, enum dtype *dtype) {
+    struct tensor_source random = random_source(self);
+    enum status status = random.read(random.self, name, rows, cols, out, dtype);
+    for (int64_t i = 0; i < rows * cols; i++) out[i] = bf16_to_float(bf16_from_float(out[i]));
+    return status;
+}
+
 static void setting_open(struct setting *s, const char *device, const struct transformer_config *config,
                          enum dtype dtype) {
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
     *s = (struct setting){0};
     check_ok(backend_open(device, &s->backend));
     check_ok(step_new(s->backend, &s->step));
-    check_ok(transformer_new(s->backend, config, dtype, random_source(&random), &s->model));
+    struct tensor_source source = {.self = &random, .read = read_exact};
+    check_ok(transformer_new(s->backend, config, dtype, source, &s->model));
 }
 
 static void setting_close(struct setting *s) {
@@ -176,7 +185,7 @@ static void evaluation_and_generation_are_those_of_the_cpu(void **state) {
     setting_close(&device);
 }
 
-static void open_optimizer(struct setting *s, enum dtype x, bool two_passes) {
+static void open_optimizer(struct setting *s, enum dtype x, bool two_passes, double clamp) {
     struct grid grid;
     struct optimizer_options options = {.steps = 8,
                                         .finish_from = 2,
@@ -184,7 +193,7 @@ static void open_optimizer(struct setting *s, enum dtype x, bool two_passes) {
                                         .micro_batch = two_passes ? 1 : 0,
                                         .seq_len = SEQ_LEN,
                                         .lambda = 200,
-                                        .clamp = 1,
+                                        .clamp = clamp,
                                         .rate = 0.1,
                                         .strength = 1,
                                         .finish_strength = 0.2,
@@ -206,13 +215,15 @@ static double steps(struct setting *s, int n) {
     return kl;
 }
 
-// After one step the first moment is a tenth of the clamped gradient: no sign-like step of Adam has made differences larger.
+// After one step the first moment is a tenth of the gradient: no sign-like step of Adam has made differences larger. Neither has the
+// clamp in BF16, where there is none: what it leaves of most entries is their sign.
 static void check_step(enum dtype dtype, enum dtype x, bool two_passes, double share) {
     struct setting cpu, device;
     setting_open(&cpu, "cpu", &llama, DTYPE_F32);
     setting_open(&device, "cuda_host", &llama, dtype);
-    open_optimizer(&cpu, DTYPE_F32, two_passes);
-    open_optimizer(&device, x, two_passes);
+    double clamp = dtype == DTYPE_F32 ? 1 : 0;
+    open_optimizer(&cpu, DTYPE_F32, two_passes, clamp);
+    open_optimizer(&device, x, two_passes, clamp);
     double want = steps(&cpu, 1), got = steps(&device, 1);
     check_near(got, want, share, 0);
     for (int64_t i = 0; i < cpu.model->n_weights; i++) {
@@ -234,8 +245,8 @@ static void check_step(enum dtype dtype, enum dtype x, bool two_passes, double s
 static void a_step_of_discquant_is_that_of_the_cpu(void **state) {
     (void)state;
     check_ready();
-    check_step(DTYPE_F32, DTYPE_F32, false, 1e-4);
-    check_step(DTYPE_F32, DTYPE_F32, true, 1e-4);
+    check_step(DTYPE_F32, DTYPE_F32, false, 1e-5);
+    check_step(DTYPE_F32, DTYPE_F32, true, 1e-5);
 }
 
 static void a_step_in_bf16_is_near_the_one_in_fp32(void **state) {
@@ -253,7 +264,7 @@ static void a_run_in_bf16_has_the_same_bits_in_any_order_of_threads(void **state
     for (int k = 0; k < 2; k++) {
         emulation_seed(7 + (uint64_t)k);
         setting_open(&runs[k], "cuda_host", &llama, DTYPE_BF16);
-        open_optimizer(&runs[k], DTYPE_BF16, false);
+        open_optimizer(&runs[k], DTYPE_BF16, false, 1);
         assert_true(isfinite(steps(&runs[k], 3)));
     }
     for (int64_t i = 0; i < llama.layers; i++) {
