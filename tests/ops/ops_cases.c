@@ -28,7 +28,9 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         op, .n = 600, .seq = 600, .heads = 2, .kv = 1, .d = 16, .option = true                                         \
     }
 #define NORM_CASES(op)                                                                                                 \
-    {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, { op, .n = 5, .c = 1000 }
+    {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, {op, .n = 5, .c = 1000}, {                  \
+        op, .n = 2, .c = 8240                                                                                          \
+    }
 #define WIDTH_CASES(op)                                                                                                \
     {op, .n = 1, .c = 1}, {op, .n = 33, .c = 31}, {op, .n = 100, .c = 172}, { op, .n = 3, .c = 5000 }
 #define GRID_CASES(op)                                                                                                 \
@@ -39,7 +41,8 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
     }
 #define LOSS_CASES(op, gradient_)                                                                                      \
     {op, .n = 1, .c = 1, .gradient = gradient_}, {op, .n = 33, .c = 31, .gradient = gradient_},                        \
-        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true}, {                                              \
+        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true},                                                \
+        {op, .n = 2, .c = 9000, .gradient = gradient_}, {                                                              \
         op, .n = 3, .c = 8193, .gradient = gradient_                                                                   \
     }
 #define MATMUL(N, C, K)                                                                                                \
@@ -54,6 +57,8 @@ const struct op_case op_cases[] = {
     {OP_sum_squares, .n = 1, .c = 1, .k = 1},
     {OP_sum_squares, .n = 66, .c = 33, .k = 33},
     {OP_sum_squares, .n = 93, .c = 100, .k = 3},
+    {OP_sum_squares, .n = 2, .c = 40000, .k = 1},
+    {OP_sum_squares, .n = 12, .c = 5000, .k = 3},
     MATMUL(1, 1, 1),
     MATMUL(1, 33, 31),
     MATMUL(33, 1, 64),
@@ -70,6 +75,8 @@ const struct op_case op_cases[] = {
     {OP_embedding_grad, .n = 1, .c = 1, .k = 1},
     {OP_embedding_grad, .n = 33, .c = 31, .k = 7},
     {OP_embedding_grad, .n = 300, .c = 64, .k = 40},
+    {OP_embedding_grad, .n = 530, .c = 3, .k = 200},
+    {OP_embedding_grad, .n = 9, .c = 2000, .k = 3},
     NORM_CASES(OP_rmsnorm),
     NORM_CASES(OP_rmsnorm_grad),
     NORM_CASES(OP_rmsnorm_tangent),
@@ -79,6 +86,7 @@ const struct op_case op_cases[] = {
     {OP_rmsnorm_gain_grad, .n = 62, .c = 33, .k = 2},
     {OP_rmsnorm_gain_grad, .n = 600, .c = 130, .k = 1},
     {OP_rmsnorm_gain_grad, .n = 33, .c = 64, .k = 33},
+    {OP_rmsnorm_gain_grad, .n = 300, .c = 72, .k = 2},
     {OP_rope, .n = 1, .seq = 1, .heads = 1, .d = 2},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .past = 5},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .inverse = true},
