@@ -7,7 +7,7 @@
 //             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
-// Sizes 1, 31, 33 straddle vector widths; 257, 600 straddle tiles. Every case runs with contiguous operands and with
+// Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
 // operands that are column ranges of wider buffers, and in its += form where it has one.
 #include "tests/ops/ops.h"
 
@@ -36,7 +36,8 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
 #define GRID_CASES(op)                                                                                                 \
     {op, .n = 1, .c = 1, .bits = 3, .group = -1}, {op, .n = 33, .c = 172, .bits = 4, .group = -1},                     \
         {op, .n = 31, .c = 100, .bits = 2, .group = 32}, {op, .n = 70, .c = 64, .bits = 8, .group = 16},               \
-        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {                                                               \
+        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {op, .n = 6, .c = 96, .bits = 3, .group = 20},                  \
+        {op, .n = 6, .c = 72, .bits = 4, .group = 9}, {                                                                \
         op, .n = 17, .c = 65, .bits = 4, .group = 32, .option = true                                                   \
     }
 #define LOSS_CASES(op, gradient_)                                                                                      \
