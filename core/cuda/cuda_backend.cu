@@ -10,10 +10,6 @@ extern "C" const struct backend_fns cuda_backend_fns CUDA_SYMBOL(backend_fns);
 
 // Ops without a kernel, one line each: their entry is NULL, and a kernel that is forgotten here and there is a link error.
 #define OP_NOT_ON_CUDA(name) extern "C" op_kernel cuda_##name __attribute__((weak));
-OP_NOT_ON_CUDA(attention)
-OP_NOT_ON_CUDA(attention_grad)
-OP_NOT_ON_CUDA(attention_tangent)
-OP_NOT_ON_CUDA(attention_cached)
 
 static op_kernel *const kernels[OP_COUNT] = {
 #define OP(name) cuda_##name,

@@ -10,7 +10,7 @@ enum { SEEDS = 3, PADS = 3 };
 static const int64_t pads[PADS] = {0, 3, 8};
 
 // Cases beyond this many multiplications and additions, or bytes, are left to the GPU; those of factorizations are LAPACK's here.
-static const double flops_most = 3e6, bytes_most = 3e6;
+static const double flops_most = 3e7, bytes_most = 3e6;
 
 static struct backend *device(void) {
     static struct backend *backend;

@@ -24,6 +24,9 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         ATTENTION(op, 1, 31, 2, 1, 10, 7), ATTENTION(op, 2, 257, 2, 1, 8, 0), ATTENTION(op, 1, 200, 6, 2, 24, 33),     \
         ATTENTION(op, 1, 150, 2, 2, 64, 0), ATTENTION(op, 1, 77, 2, 1, 128, 0), ATTENTION(op, 1, 130, 1, 1, 40, 1),    \
         ATTENTION(op, 1, 600, 1, 1, 16, 300), ATTENTION(op, 3, 64, 8, 1, 4, 64), ATTENTION(op, 1, 385, 3, 3, 6, 0),    \
+        ATTENTION(op, 1, 129, 2, 1, 96, 0), ATTENTION(op, 1, 161, 2, 1, 64, 0), ATTENTION(op, 1, 193, 1, 1, 128, 70),  \
+        ATTENTION(op, 2, 70, 3, 1, 112, 0), ATTENTION(op, 1, 260, 2, 1, 32, 100), ATTENTION(op, 2, 33, 2, 2, 48, 5),   \
+        ATTENTION(op, 1, 31, 4, 1, 80, 0), ATTENTION(op, 1, 35, 1, 1, 256, 0), ATTENTION(op, 1, 300, 1, 1, 96, 129),   \
         {op, .n = 66, .seq = 33, .heads = 8, .kv = 4, .d = 8, .option = true}, {                                       \
         op, .n = 600, .seq = 600, .heads = 2, .kv = 1, .d = 16, .option = true                                         \
     }
@@ -100,6 +103,8 @@ const struct op_case op_cases[] = {
     {OP_attention_cached, .n = 1, .heads = 1, .kv = 1, .d = 2},
     {OP_attention_cached, .n = 1, .heads = 8, .kv = 4, .d = 8, .past = 100},
     {OP_attention_cached, .n = 5, .heads = 8, .kv = 2, .d = 64, .past = 300},
+    {OP_attention_cached, .n = 1, .heads = 2, .kv = 1, .d = 96, .past = 1500},
+    {OP_attention_cached, .n = 2, .heads = 2, .kv = 2, .d = 256, .past = 70, .window = 60},
     {OP_attention_cached, .n = 33, .heads = 2, .kv = 1, .d = 10, .past = 3, .window = 6},
     WIDTH_CASES(OP_swiglu),
     WIDTH_CASES(OP_swiglu_grad),
