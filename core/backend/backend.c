@@ -35,7 +35,8 @@ void backend_add(const struct backend_fns *fns) {
 }
 
 enum status backend_check(const char *name) {
-    if (find(name)) return STATUS_OK;
+    const struct backend_fns *fns = find(name);
+    if (fns) return fns->check ? fns->check() : STATUS_OK;
     return status_set(STATUS_UNSUPPORTED, "--device %s: built without %s; use --device cpu", name,
                       strcmp(name, "cuda") == 0 ? "CUDA" : "it");
 }

@@ -27,6 +27,7 @@ struct backend_fns {
     bool host_memory; // buffers can be read and written by host code between ops
     bool bf16;        // kernels take BF16 where core/ops/op.h allows it
     bool plans_only;  // backend_plan: there are no numbers, neither in buffers nor to be had from a tensor source
+    enum status (*check)(void); // STATUS_DEVICE when the device is not there; NULL for one that always is
     enum status (*open)(struct backend *backend);
     void (*close)(struct backend *backend);
     enum status (*buffer_new)(struct backend *backend, int64_t bytes, const char *what, void **out);
@@ -50,9 +51,8 @@ struct backend {
 // Makes a backend known that no line of backend.c names, such as the emulated device of tests. Before threads start.
 void backend_add(const struct backend_fns *fns);
 
-// STATUS_UNSUPPORTED for a device this build does not have.
+// STATUS_UNSUPPORTED for a device this build does not have, STATUS_DEVICE for one that is not there.
 enum status backend_check(const char *name);
-// The same, and STATUS_DEVICE when it is not there.
 enum status backend_open(const char *name, struct backend **out);
 void backend_close(struct backend *backend); // accepts NULL
 

@@ -82,6 +82,7 @@ const struct backend_fns cuda_backend_fns = {
     .name = NAME,
     .host_memory = false,
     .bf16 = true,
+    .check = device_check,
     .open = cuda_open,
     .close = cuda_close,
     .buffer_new = cuda_buffer_new,

@@ -17,18 +17,19 @@ static enum status failed(cudaError_t error, const char *what) {
     return status_set(STATUS_DEVICE, "the GPU failed at %s: %s", what, cudaGetErrorString(error));
 }
 
+extern "C" enum status device_check(void) {
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaSuccess && count > 0) return STATUS_OK;
+    cudaGetLastError();
+    return status_set(STATUS_DEVICE, "--device cuda: no CUDA device (%s); use --device cpu",
+                      error == cudaSuccess ? "none found" : cudaGetErrorString(error));
+}
+
 extern "C" enum status device_open(struct device **out) {
     enum status status = STATUS_OK;
-    struct device *device = NULL;
-    int count = 0;
+    struct device *device = (struct device *)mem_new(1, sizeof *device);
     uint64_t keep = UINT64_MAX;
-    cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess || count == 0) {
-        cudaGetLastError();
-        return status_set(STATUS_DEVICE, "--device cuda: no CUDA device (%s); use --device cpu",
-                          error == cudaSuccess ? "none found" : cudaGetErrorString(error));
-    }
-    device = (struct device *)mem_new(1, sizeof *device);
     TRY(failed(cudaSetDevice(0), "opening device 0"));
     TRY(failed(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "making a stream"));
     TRY(failed(cudaDeviceGetDefaultMemPool(&device->pool, 0), "opening its memory pool"));

@@ -30,6 +30,8 @@ inline struct cuda_state *cuda_state_of(const struct backend *backend) { return 
 extern "C" {
 
 // STATUS_DEVICE where there is none.
+enum status device_check(void) CUDA_SYMBOL(device_check);
+
 enum status device_open(struct device **out) CUDA_SYMBOL(device_open);
 void device_close(struct device *device) CUDA_SYMBOL(device_close); // accepts NULL
 
