@@ -1,9 +1,9 @@
 // attention on the GPU: softmax over tiles of keys with a running maximum, in powers of two.
 //
-// attention_tensor (bf16): a block is 128 queries of one head, four warps of 32 rows; queries stay in shared memory, tiles of 64
-// keys and values arrive by asynchronous copies, two tiles deep. Scores and probabilities live in registers: 32 rows per warp
-// make every fragment of keys and values serve two products, which is what keeps shared memory from being the limit.
-//   shared memory: (128 + 2 x 2 x 64) rows of 2 (D + 8) bytes (D = 96: 78 KiB, D = 128: 102 KiB)
+// attention_tensor (bf16): a block is 128 queries of one head, four warps of 32 rows; queries stay in shared memory, tiles of
+// tile_keys keys and values arrive by asynchronous copies, two tiles deep. Scores and probabilities live in registers: 32 rows per
+// warp make every fragment of keys and values serve two products, which is what keeps shared memory from being the limit.
+//   shared memory: (128 + 2 x 2 x tile_keys) rows of 2 (D + 8) bytes (D = 96: 78 KiB, D = 128: 68 KiB)
 // attention_plain (fp32, odd widths): a block is 32 queries of one head, tiles of 32 keys.
 //   shared memory: 3 x 32 rows of d floats and a tile of scores
 // Bytes: q and o once; k and v once per tile of queries and query head, all but the first time from the L2 cache; lse once.
@@ -14,7 +14,7 @@
 enum { QUERIES = 128, M = 2, THREADS = QUERIES / (16 * M) * WARP };
 
 // Keys per tile: as many as registers hold scores of.
-template <int D> constexpr int tile_keys = 64;
+template <int D> constexpr int tile_keys = D > 96 ? 32 : 64;
 
 // Scores x become probabilities relative to the largest score so far, in units of log(2) times scale2; sum and y follow.
 template <int D, int KEYS>

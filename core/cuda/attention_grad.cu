@@ -15,7 +15,7 @@
 // in the order of a semaphore, or write it once per block of keys: T / 128 times dQ in fp32.
 //
 // attention_grad_tensor (bf16): 128 rows per block, columns by asynchronous copies, two tiles deep; scores in registers.
-//   shared memory: (2 x 128 + 4 x columns) rows of 2 (D + 8) bytes (most: over queries, D = 128: 137 KiB)
+//   shared memory: (2 x 128 + 4 x columns) rows of 2 (D + 8) bytes (most: over queries, D = 96: 105 KiB)
 // attention_grad_plain (fp32, odd widths): 32 rows, tiles of 32 columns.
 //   shared memory: 4 x 32 rows of d floats and a tile of scores
 // Bytes: qkv, o, do once and dqkv once; columns once per block of rows, all but the first time from the L2 cache; 8 bytes of

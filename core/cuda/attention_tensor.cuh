@@ -12,11 +12,22 @@
 
 template <int D> constexpr int tile_pitch = D + 8;
 
+// threadIdx.x, which the compiler takes for a new number each time: what follows from it is not kept in registers over loops.
+__device__ inline int this_thread() {
+#ifdef __CUDACC__
+    int x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+#else
+    return (int)threadIdx.x;
+#endif
+}
+
 // Which 16 bytes of 8 rows x 32 columns a lane moves: eight lanes take half of rows r and r + 4, which lie in all banks.
 __device__ inline int chunk_row() {
-    return (int)threadIdx.x / 32 * 8 + (int)threadIdx.x % 32 / 8 + (int)threadIdx.x / 4 % 2 * 4;
+    return this_thread() / 32 * 8 + this_thread() % 32 / 8 + this_thread() / 4 % 2 * 4;
 }
-__device__ inline int chunk_col() { return (int)threadIdx.x % 4 * 8; }
+__device__ inline int chunk_col() { return this_thread() % 4 * 8; }
 
 // tile [ROWS, D] = rows of a head, asynchronously; zeros at rows >= valid and columns >= d.
 template <int D, int ROWS, int THREADS>
@@ -37,11 +48,11 @@ __device__ inline void copy_tile(bf16 *tile, const bf16 *from, int64_t stride, i
 // Where a lane's address for load_tiles lies in a 16 x 16 tile: for left operands and transposed right ones (left), and for rows
 // of a right operand that is transposed in memory (right).
 template <int D> __device__ inline int left_offset() {
-    int lane = (int)threadIdx.x % 32;
+    int lane = this_thread() % 32;
     return lane % 16 * tile_pitch<D> + lane / 16 * 8;
 }
 template <int D> __device__ inline int right_offset() {
-    int lane = (int)threadIdx.x % 32;
+    int lane = this_thread() % 32;
     return (lane % 8 + lane / 16 * 8) * tile_pitch<D> + lane / 8 % 2 * 8;
 }
 
@@ -98,7 +109,7 @@ __device__ inline void multiply_weights(float (&y)[M][D / 8][4], const float (&x
 // or the other way round.
 template <int M, int N, bool KEYS_DOWN>
 __device__ inline void hide_scores(float (&x)[M][N / 8][4], struct attention_shape s, int row, int col) {
-    row += (int)threadIdx.x % 32 / 4, col += (int)threadIdx.x % 4 * 2;
+    row += this_thread() % 32 / 4, col += this_thread() % 4 * 2;
 #pragma unroll
     for (int k = 0; k < M * N / 2; k++) {
         int m = k / (N / 2), n = k / 4 % (N / 8), c = k % 4;
@@ -111,7 +122,7 @@ __device__ inline void hide_scores(float (&x)[M][N / 8][4], struct attention_sha
 template <int M, int D>
 __device__ inline void store_rows(const float (&x)[M][D / 8][4], const float (&factor)[M][2], bf16 *tile, bf16 *to,
                                   int64_t stride, int valid, int d) {
-    int lane = (int)threadIdx.x % 32, row = chunk_row() % 8, col = chunk_col();
+    int lane = this_thread() % 32, row = chunk_row() % 8, col = chunk_col();
     bf16 *mine = tile + lane / 4 * tile_pitch<D> + lane % 4 * 2;
     __syncwarp();
 #pragma unroll
