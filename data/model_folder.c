@@ -104,17 +104,26 @@ done:
     return status;
 }
 
+enum status model_folder_read_config(const char *path, struct transformer_config *out) {
+    enum status status = STATUS_OK;
+    char *config_path = mem_format("%s/config.json", path);
+    if (!folder_exists(path)) TRY(status_set(STATUS_IO, "%s: no such folder", path));
+    if (!file_exists(config_path))
+        TRY(status_set(STATUS_FORMAT, "%s: is no model folder: it has no config.json", path));
+    TRY(config_read_file(config_path, out));
+done:
+    free(config_path);
+    return status;
+}
+
 enum status model_folder_open(const char *path, struct model_folder **out) {
     enum status status = STATUS_OK;
     struct model_folder *folder = mem_new(1, sizeof *folder);
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;
     folder->path = mem_string_n(path, length);
-    char *config_path = path_in(folder, "config.json"), *index_path = path_in(folder, INDEX_NAME);
-    if (!folder_exists(path)) TRY(status_set(STATUS_IO, "%s: no such folder", path));
-    if (!file_exists(config_path))
-        TRY(status_set(STATUS_FORMAT, "%s: is no model folder: it has no config.json", path));
-    TRY(config_read_file(config_path, &folder->config));
+    char *index_path = path_in(folder, INDEX_NAME);
+    TRY(model_folder_read_config(folder->path, &folder->config));
     folder->sharded = file_exists(index_path);
     if (folder->sharded)
         TRY(shards_open(folder, index_path));
@@ -124,7 +133,6 @@ enum status model_folder_open(const char *path, struct model_folder **out) {
     folder = NULL;
 done:
     model_folder_free(folder);
-    free(config_path);
     free(index_path);
     return status;
 }

@@ -25,6 +25,9 @@ struct model_folder;
 enum status model_folder_open(const char *path, struct model_folder **out);
 void model_folder_free(struct model_folder *folder);
 
+// The configuration of a folder that may hold nothing else.
+enum status model_folder_read_config(const char *path, struct transformer_config *out);
+
 const char *model_folder_path(const struct model_folder *folder);
 const struct transformer_config *model_folder_config(const struct model_folder *folder);
 bool model_folder_is_sharded(const struct model_folder *folder);

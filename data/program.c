@@ -165,7 +165,7 @@ static int command_run(const struct command *command, struct program_common *com
     parse_command(command, common, argc, argv);
     progress_set_quiet(common->quiet);
     threads_set(common->threads);
-    TRY(backend_check(common->device));
+    if (!command->without_device || !*command->without_device) TRY(backend_check(common->device));
     TRY(command->run(common, command->settings));
     if (fflush(stdout) != 0 || ferror(stdout))
         status = status_set(STATUS_IO, "stdout: cannot write it: %s", strerror(errno));

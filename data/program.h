@@ -71,6 +71,7 @@ struct command {
     const struct argp_option *options; // own options; NULL: none
     argp_parser_t parse;               // gets `settings` as state->input; NULL: none
     unsigned common;                   // COMMON_…
+    const bool *without_device;        // true after parsing: --device need not be there; NULL: it must
     enum status (*run)(const struct program_common *common, void *settings);
     void *settings;
 };

@@ -2,6 +2,7 @@
 #include "discquant/run.h"
 
 #include <math.h>
+#include <string.h>
 
 static struct run_settings settings = {
     .method = METHOD_DISCQUANT,
@@ -22,6 +23,11 @@ static struct run_settings settings = {
 };
 
 static double finish_share = 0.3;
+
+// What depends on the device where it is not given: indices into "fp32|bf16".
+enum { NOT_GIVEN = -1 };
+static int precision = NOT_GIVEN, state_precision = NOT_GIVEN;
+static enum { ACTIVATIONS_BY_DEVICE, ACTIVATIONS_RECOMPUTED, ACTIVATIONS_KEPT } activations;
 
 enum {
     KEY_CALIBRATION = 0x100,
@@ -46,6 +52,10 @@ enum {
     KEY_FINISH,
     KEY_FINISH_STRENGTH,
     KEY_CHECKPOINT,
+    KEY_PRECISION,
+    KEY_STATE_PRECISION,
+    KEY_KEEP,
+    KEY_PLAN,
 };
 
 static const struct argp_option options[] = {
@@ -76,7 +86,15 @@ static const struct argp_option options[] = {
     {"finish-strength", KEY_FINISH_STRENGTH, "S", 0,
      "strength of the linear term from then on; before it is 1 (default: 0.2)", 3},
     {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
-    {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 3},
+    {"recompute", KEY_RECOMPUTE, 0, 0,
+     "recompute layers on the way back instead of keeping their activations (default on cuda)", 3},
+    {"keep-activations", KEY_KEEP, 0, 0, "keep them (default on cpu)", 3},
+    {0, 0, 0, 0, "Memory:", 5},
+    {"precision", KEY_PRECISION, "fp32|bf16", 0, "of weights and activations (default: fp32 on cpu, bf16 on cuda)", 5},
+    {"state-precision", KEY_STATE_PRECISION, "fp32|bf16", 0,
+     "of x and the moments of AdamW; bf16 is rounded stochastically (default: as --precision)", 5},
+    {"plan", KEY_PLAN, 0, 0,
+     "print how much memory the run takes, and exit; needs no device, no text, and of the model only config.json", 5},
     {0, 0, 0, 0, "Reports:", 4},
     {"report-every", KEY_REPORT, "N", 0,
      "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 4},
@@ -86,10 +104,11 @@ static const struct argp_option options[] = {
 
 static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
-    if (!s->validation) args_fail("--validation is missing");
-    if (s->method == METHOD_DISCQUANT && !s->n_calibration) args_fail("--calibration is missing");
     s->optimizer.finish_from = (int64_t)ceil(finish_share * (double)s->optimizer.steps);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
+    if (s->plan) return;
+    if (!s->validation) args_fail("--validation is missing");
+    if (s->method == METHOD_DISCQUANT && !s->n_calibration) args_fail("--calibration is missing");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -124,7 +143,11 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_FINISH: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
     case KEY_FINISH_STRENGTH: o->finish_strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
     case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
-    case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_RECOMPUTE: activations = ACTIVATIONS_RECOMPUTED; return 0;
+    case KEY_KEEP: activations = ACTIVATIONS_KEPT; return 0;
+    case KEY_PRECISION: precision = args_choice("--precision", arg, "fp32|bf16"); return 0;
+    case KEY_STATE_PRECISION: state_precision = args_choice("--state-precision", arg, "fp32|bf16"); return 0;
+    case KEY_PLAN: s->plan = true; return 0;
     case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;
     case ARGP_KEY_END: finish(s); return 0;
@@ -132,7 +155,16 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static enum status run(const struct program_common *common, void *input) { return discquant_run(common, input); }
+static enum status run(const struct program_common *common, void *input) {
+    struct run_settings *s = input;
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
+    bool on_cpu = strcmp(common->device, "cpu") == 0;
+    if (!s->plan && !common->out) args_fail("--out is missing");
+    s->precision = dtypes[precision == NOT_GIVEN ? !on_cpu : precision];
+    s->state = state_precision == NOT_GIVEN ? s->precision : dtypes[state_precision];
+    s->optimizer.recompute = activations == ACTIVATIONS_BY_DEVICE ? !on_cpu : activations == ACTIVATIONS_RECOMPUTED;
+    return discquant_run(common, s);
+}
 
 int main(int argc, char **argv) {
     static const struct command command = {
@@ -141,7 +173,8 @@ int main(int argc, char **argv) {
                "The rounded model is saved as a Hugging Face folder in OUT/model, the summary in OUT/result.json.",
         .options = options,
         .parse = parse,
-        .common = COMMON_ALL,
+        .common = COMMON_SEED | COMMON_THREADS | COMMON_DEVICE | COMMON_OUT | COMMON_RESUME,
+        .without_device = &settings.plan,
         .run = run,
         .settings = &settings,
     };

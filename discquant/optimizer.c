@@ -15,7 +15,8 @@ double optimizer_rate(const struct optimizer_options *o, int64_t done) {
 
 static bool is_finishing(const struct optimizer *self) { return self->done >= self->options.finish_from; }
 
-static enum status pass_record(struct optimizer *self, struct step *step, int64_t windows) {
+// From tokens to the KL of every row, and the gradient where the way back begins.
+static enum status pass_forward(struct optimizer *self, struct step *step, int64_t windows) {
     enum status status = STATUS_OK;
     struct transformer *model = self->rounding->model;
     const struct optimizer_options *o = &self->options;
@@ -33,15 +34,16 @@ static enum status pass_record(struct optimizer *self, struct step *step, int64_
                                     .kl = view_rows(self->kl, 0, rows),
                                     .gradient_weight = 1.0 / (double)(o->batch * o->seq_len)};
     TRY(transformer_loss(model, step, hidden, &loss));
-    TRY(step_backward(step));
 done:
-    transformer_set_form(model, WEIGHT_STORED);
     return status;
 }
 
 static enum status pass_body(struct step *step, void *context) {
     struct optimizer *self = context;
-    return pass_record(self, step, self->options.micro_batch);
+    enum status status = pass_forward(self, step, self->options.micro_batch);
+    if (status == STATUS_OK) status = step_backward(step);
+    transformer_set_form(self->rounding->model, WEIGHT_STORED);
+    return status;
 }
 
 static enum status pass_run(struct optimizer *self, const int32_t *tokens, int64_t windows, double *kl_sum) {
@@ -49,20 +51,24 @@ static enum status pass_run(struct optimizer *self, const int32_t *tokens, int64
     struct backend *backend = self->rounding->model->backend;
     int64_t rows = windows * self->options.seq_len;
     TRY(backend_write(backend, view_rows(self->tokens, 0, rows), tokens));
-    TRY(pass_record(self, self->step, windows));
+    TRY(pass_forward(self, self->step, windows));
     TRY(backend_read(backend, view_rows(self->kl, 0, rows), self->host_kl));
     TRY(backend_sync(backend));
     for (int64_t i = 0; i < rows; i++) *kl_sum += self->host_kl[i];
+    // The way back changes x.
+    if (!isfinite(*kl_sum))
+        TRY(status_set(STATUS_INVALID, "step %lld: the KL divergence is not finite; lower --lr",
+                       (long long)self->done));
+    TRY(step_backward(self->step));
 done:
+    transformer_set_form(self->rounding->model, WEIGHT_STORED);
     return status;
 }
 
 // ---- the step ----
 
-static enum status update(struct optimizer *self) {
-    enum status status = STATUS_OK;
+static enum status weight_update(struct optimizer *self, const struct weight *w, struct view grad) {
     const struct optimizer_options *o = &self->options;
-    struct transformer *model = self->rounding->model;
     double step2 = self->rounding->step2; // 0: every weight is on the grid and has no gradient
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
                                  .beta1 = 0.9,
@@ -75,17 +81,36 @@ static enum status update(struct optimizer *self) {
                                  .factor = step2 > 0 ? o->lambda / step2 : 0,
                                  .limit = o->clamp,
                                  .strength = is_finishing(self) ? o->finish_strength : o->strength,
-                                 .grid = &self->rounding->grid};
-    for (int64_t i = 0; i < model->n_weights; i++) {
-        struct weight *w = &model->weights[i];
-        if (!w->grid) continue;
-        adamw.rng = (struct rng){.seed = o->seed, .stream = RNG_ROUND + (uint64_t)i};
-        TRY(backend_run(model->backend,
-                        &(struct op_call){.op = OP_adamw,
-                                          .in = {w->x, self->m[i], self->v[i], w->grad, w->stored, w->scale},
-                                          .out = {w->x},
-                                          .params.adamw = adamw}));
-    }
+                                 .grid = &self->rounding->grid,
+                                 .rng = {.seed = o->seed, .stream = RNG_ROUND + (uint64_t)w->index}};
+    return backend_run(self->rounding->model->backend,
+                       &(struct op_call){.op = OP_adamw,
+                                         .in = {w->x, self->m[w->index], self->v[w->index], grad, w->stored, w->scale},
+                                         .out = {w->x},
+                                         .params.adamw = adamw});
+}
+
+static bool is_one_pass(const struct optimizer *self) { return self->options.micro_batch == self->options.batch; }
+
+static enum status sink_product(struct grad_sink *sink, struct step *step, struct weight *weight, struct view dy,
+                                struct view x, int64_t first) {
+    (void)first;
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view grad;
+    TRY(step_take(step, DTYPE_F32, weight->rows, weight->cols, &grad));
+    TRY(weight_pull_back(step, weight, dy, x, grad, false));
+    TRY(weight_update((struct optimizer *)sink, weight, grad));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status update(struct optimizer *self) {
+    enum status status = STATUS_OK;
+    struct transformer *model = self->rounding->model;
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].grid) TRY(weight_update(self, &model->weights[i], model->weights[i].grad));
 done:
     return status;
 }
@@ -100,17 +125,12 @@ enum status optimizer_step(struct optimizer *self, const int32_t *tokens, double
     struct transformer *model = self->rounding->model;
     double kl_sum = 0;
     for (int64_t i = 0; i < model->n_weights; i++)
-        if (model->weights[i].grid) TRY(fill_zero(model->backend, model->weights[i].grad));
+        if (model->weights[i].grad.rows) TRY(fill_zero(model->backend, model->weights[i].grad));
     for (int64_t first = 0; first < o->batch; first += o->micro_batch) {
         int64_t n = o->batch - first < o->micro_batch ? o->batch - first : o->micro_batch;
         TRY(pass_run(self, tokens + first * o->seq_len, n, &kl_sum));
     }
-    if (!isfinite(kl_sum)) {
-        status =
-            status_set(STATUS_INVALID, "step %lld: the KL divergence is not finite; lower --lr", (long long)self->done);
-        goto done;
-    }
-    TRY(update(self));
+    if (!is_one_pass(self)) TRY(update(self));
     self->done++;
     *kl = kl_sum / (double)(o->batch * o->seq_len);
 done:
@@ -125,12 +145,13 @@ static enum status moments_new(struct optimizer *self) {
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         if (!w->grid) continue;
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "gradient", &w->grad));
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "first moment", &self->m[i]));
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, w->cols, "second moment", &self->v[i]));
+        enum dtype dtype = w->x.dtype;
+        if (!is_one_pass(self)) TRY(backend_matrix_new(model->backend, dtype, w->rows, w->cols, "gradient", &w->grad));
+        TRY(backend_matrix_new(model->backend, dtype, w->rows, w->cols, "first moment", &self->m[i]));
+        TRY(backend_matrix_new(model->backend, dtype, w->rows, w->cols, "second moment", &self->v[i]));
         TRY(fill_zero(model->backend, self->m[i]));
         TRY(fill_zero(model->backend, self->v[i]));
-        w->sink = &accumulate_sink;
+        w->sink = is_one_pass(self) ? &self->sink : &accumulate_sink;
     }
 done:
     return status;
@@ -141,7 +162,7 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
     enum status status = STATUS_OK;
     struct transformer *model = rounding->model;
     struct optimizer *self = mem_new(1, sizeof *self);
-    *self = (struct optimizer){.rounding = rounding, .options = *options, .step = step};
+    *self = (struct optimizer){.sink.product = sink_product, .rounding = rounding, .options = *options, .step = step};
     if (self->options.micro_batch <= 0 || self->options.micro_batch > options->batch)
         self->options.micro_batch = options->batch;
     int64_t rows = self->options.micro_batch * options->seq_len;
@@ -164,11 +185,17 @@ done:
     return status;
 }
 
+static int64_t bytes_of(struct view v) { return view_count(v) * dtype_bytes(v.dtype); }
+
 int64_t optimizer_planned_bytes(const struct optimizer *self) {
-    const int64_t x_gradient_moments = 4;
-    return 4 * (transformer_parameters(self->rounding->model) + self->rounding->groups +
-                x_gradient_moments * self->rounding->weights) +
-           self->activation_bytes;
+    const struct transformer *model = self->rounding->model;
+    int64_t bytes = self->activation_bytes;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        const struct weight *w = &model->weights[i];
+        const struct view views[] = {w->stored, w->scale, w->x, w->grad, self->m[i], self->v[i]};
+        for (size_t k = 0; k < sizeof views / sizeof *views; k++) bytes += bytes_of(views[k]);
+    }
+    return bytes;
 }
 
 void optimizer_free(struct optimizer *self) {

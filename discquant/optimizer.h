@@ -11,6 +11,10 @@
 // the rounding to x, and the linear term has strength finish_strength. What x is rounded to is so optimized itself; the
 // paper stops at x and rounds it to nearest (finish_from = steps). discquant/NOTES.md has figures.
 //
+// Where one pass sees the whole batch a weight is updated on the way back, as soon as its gradient is there: no gradient outlives
+// its weight's turn, which saves as many bytes as x has. The moments, and the gradients that several passes add up, have the
+// dtype of x; in BF16 the update rounds x and moments stochastically.
+//
 // delta^2 is rounding.step2. The teacher is the same weights in another form; there is no second model.
 #ifndef DQ_DISCQUANT_OPTIMIZER_H
 #define DQ_DISCQUANT_OPTIMIZER_H
@@ -20,7 +24,8 @@
 struct optimizer_options {
     int64_t steps, warmup;  // warmup steps are counted in steps
     int64_t batch, seq_len; // windows per step, tokens per window
-    int64_t micro_batch;    // windows per pass; gradients of the passes of a step are added. 0 = batch
+    int64_t
+        micro_batch; // windows per pass; gradients of the passes of a step are added in memory of their own. 0 = batch
     double lambda, clamp;   // clamp 0 = none
     double rate, decay;     // learning rate and weight decay of AdamW
     double strength;        // of the linear term; the paper's is 1
@@ -31,6 +36,7 @@ struct optimizer_options {
 };
 
 struct optimizer {
+    struct grad_sink sink; // updates a weight when it gets its gradient
     struct rounding *rounding;
     struct optimizer_options options;
     struct step *step;
@@ -46,7 +52,7 @@ enum status optimizer_new(struct rounding *rounding, struct step *step, const st
                           struct optimizer **out);
 void optimizer_free(struct optimizer *optimizer); // accepts NULL
 
-// Bytes that weights, x, gradient, moments and the activations of a pass are planned to take.
+// Bytes that weights, scales, x, gradients, moments and the activations of a pass are planned to take.
 int64_t optimizer_planned_bytes(const struct optimizer *optimizer);
 
 // One step on tokens [batch, seq_len] (host); *kl is the mean KL over the batch before it.

@@ -7,6 +7,7 @@
 #include "core/nn/evaluate.h"
 #include "data/corpus.h"
 #include "data/model.h"
+#include "discquant/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@ struct run {
     struct relaxed {
         double kl_x, kl_rounded, integral; // validation, when x is done: before the first step on the rounded network
     } relaxed;
+    struct memory_plan memory;
     void **copies; // of device arrays while a checkpoint is written
     int64_t n_copies;
     int64_t steps_here; // taken by this process, and the time inside them
@@ -132,13 +134,16 @@ static enum status save_array(struct run *run, struct checkpoint *state, const c
     struct backend *backend = run->model->transformer->backend;
     void *host = view.data;
     if (!backend->fns->host_memory) {
-        TRY(mem_buffer_new(view_count(view) * 4, name, &host));
+        TRY(mem_buffer_new(view_count(view) * dtype_bytes(view.dtype), name, &host));
         run->copies = mem_resize(run->copies, (size_t)run->n_copies + 1, sizeof *run->copies);
         run->copies[run->n_copies++] = host;
         TRY(backend_read(backend, view, host));
         TRY(backend_sync(backend));
     }
-    checkpoint_add_floats(state, name, host, view_count(view));
+    if (view.dtype == DTYPE_F32)
+        checkpoint_add_floats(state, name, host, view_count(view));
+    else
+        checkpoint_add_bytes(state, name, host, view_count(view) * dtype_bytes(view.dtype));
 done:
     return status;
 }
@@ -147,8 +152,12 @@ static enum status load_array(struct run *run, struct checkpoint *state, const c
     enum status status = STATUS_OK;
     struct backend *backend = run->model->transformer->backend;
     void *host = NULL;
-    TRY(mem_buffer_new(view_count(view) * 4, name, &host));
-    TRY(checkpoint_floats(state, name, host, view_count(view)));
+    int64_t bytes = view_count(view) * dtype_bytes(view.dtype);
+    TRY(mem_buffer_new(bytes, name, &host));
+    if (view.dtype == DTYPE_F32)
+        TRY(checkpoint_floats(state, name, host, view_count(view)));
+    else
+        TRY(checkpoint_bytes(state, name, host, bytes));
     TRY(backend_write(backend, view, host));
     TRY(backend_sync(backend));
 done:
@@ -243,7 +252,9 @@ static enum status describe(const struct program_common *common, const struct ru
     record_integer(record, "seed", (int64_t)common->seed);
     record_integer(record, "seq_len", o->seq_len);
     record_integer(record, "validation_samples", s->validation_samples);
+    if (s->precision != DTYPE_F32) record_string(record, "precision", "bf16");
     if (s->method == METHOD_DISCQUANT) {
+        if (s->state != DTYPE_F32) record_string(record, "state_precision", "bf16");
         record_string(record, "init", s->init == INIT_RANDOM ? "random" : "original");
         record_integer(record, "samples", s->samples);
         record_integer(record, "steps", o->steps);
@@ -338,10 +349,11 @@ static enum status work(struct run *run) {
     const struct run_settings *s = run->settings;
     struct quality nearest;
     struct grid grid;
-    TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
+    TRY(model_open(s->model, run->common->device, s->precision, NULL, &run->model));
+    TRY(step_reserve(run->model->step, run->memory.activations));
     TRY(open_corpora(run));
     TRY(grid_block(s->bits, s->group_size, &grid));
-    TRY(rounding_new(run->model->transformer, &grid, DTYPE_F32, &run->rounding));
+    TRY(rounding_new(run->model->transformer, &grid, s->state, &run->rounding));
     TRY(rounding_to_nearest(run->rounding));
     TRY(measure(run, WEIGHT_ROUNDED, &nearest));
     if (s->method == METHOD_DISCQUANT) TRY(optimize(run));
@@ -355,6 +367,12 @@ enum status discquant_run(const struct program_common *common, const struct run_
     enum status status = STATUS_OK;
     struct run run = {.common = common, .settings = settings, .relaxed = {NAN, NAN, NAN}};
     struct record *about = record_new();
+    TRY(memory_plan_make(common, settings, &run.memory));
+    if (settings->plan) {
+        memory_plan_print(&run.memory, common, settings);
+        goto done;
+    }
+    TRY(memory_plan_check(&run.memory, common->device));
     TRY(describe(common, settings, about));
     TRY(program_run_folder(common, about, &run.folder));
     if (run_folder_is_done(run.folder)) goto done;

@@ -27,12 +27,16 @@ struct run_settings {
     int bits;
     int64_t group_size;
     enum init init;
+    enum dtype precision;                   // of weights and activations: F32 or BF16
+    enum dtype state;                       // of x and the moments: F32 or BF16
+    bool plan;                              // print the memory plan, do nothing else
     struct optimizer_options optimizer;     // seq_len serves calibration and validation
     int64_t samples;                        // calibration windows used; 0 = all there are
     int64_t validation_samples;             // windows, from the start of the file; 0 = all
     int64_t report_every, checkpoint_every; // steps
 };
 
+// Refuses with STATUS_NO_MEMORY, before it reads or writes anything, what cannot fit into the device's memory.
 enum status discquant_run(const struct program_common *common, const struct run_settings *settings);
 
 #endif

@@ -35,7 +35,8 @@ void backend_add(const struct backend_fns *fns) {
 }
 
 enum status backend_check(const char *name) {
-    if (find(name)) return STATUS_OK;
+    const struct backend_fns *fns = find(name);
+    if (fns) return fns->check ? fns->check() : STATUS_OK;
     return status_set(STATUS_UNSUPPORTED, "--device %s: built without %s; use --device cpu", name,
                       strcmp(name, "cuda") == 0 ? "CUDA" : "it");
 }
@@ -143,4 +144,8 @@ enum status backend_floats_read(struct backend *backend, struct view from, float
 
 int64_t backend_bytes_peak(const struct backend *backend) {
     return backend->fns->bytes_peak ? backend->fns->bytes_peak(backend) : -1;
+}
+
+int64_t backend_bytes_free(const struct backend *backend) {
+    return backend->fns->bytes_free ? backend->fns->bytes_free(backend) : -1;
 }

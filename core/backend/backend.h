@@ -26,6 +26,8 @@ struct backend_fns {
     const char *name;
     bool host_memory; // buffers can be read and written by host code between ops
     bool bf16;        // kernels take BF16 where core/ops/op.h allows it
+    bool plans_only;  // backend_plan: there are no numbers, neither in buffers nor to be had from a tensor source
+    enum status (*check)(void); // STATUS_DEVICE when the device is not there; NULL for one that always is
     enum status (*open)(struct backend *backend);
     void (*close)(struct backend *backend);
     enum status (*buffer_new)(struct backend *backend, int64_t bytes, const char *what, void **out);
@@ -34,6 +36,7 @@ struct backend_fns {
     enum status (*read)(struct backend *backend, void *host, const void *from, int64_t bytes);
     enum status (*sync)(struct backend *backend);
     int64_t (*bytes_peak)(const struct backend *backend);
+    int64_t (*bytes_free)(const struct backend *backend);
     op_kernel *const *kernels; // [OP_COUNT]
 };
 
@@ -48,11 +51,14 @@ struct backend {
 // Makes a backend known that no line of backend.c names, such as the emulated device of tests. Before threads start.
 void backend_add(const struct backend_fns *fns);
 
-// STATUS_UNSUPPORTED for a device this build does not have.
+// STATUS_UNSUPPORTED for a device this build does not have, STATUS_DEVICE for one that is not there.
 enum status backend_check(const char *name);
-// The same, and STATUS_DEVICE when it is not there.
 enum status backend_open(const char *name, struct backend **out);
 void backend_close(struct backend *backend); // accepts NULL
+
+// A backend like `device`, which need not be there, without memory or numbers: buffers are counted, ops are checked and
+// counted, host memory gets zeros. What runs on it needs as much memory as it would on the device (backend_bytes_peak).
+enum status backend_plan(const char *device, struct backend **out);
 
 enum status backend_run(struct backend *backend, const struct op_call *call);
 
@@ -73,6 +79,8 @@ enum status backend_floats_read(struct backend *backend, struct view from, float
 
 // The most bytes that buffers of the device have held at once; -1 where the backend does not know.
 int64_t backend_bytes_peak(const struct backend *backend);
+// What buffers could still take; on the CPU the machine's memory, whoever uses it. -1 where the backend does not know.
+int64_t backend_bytes_free(const struct backend *backend);
 
 #ifdef __cplusplus
 }

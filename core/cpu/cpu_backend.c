@@ -4,6 +4,7 @@
 
 #include <cblas.h>
 #include <string.h>
+#include <unistd.h>
 
 extern const struct backend_fns cpu_backend_fns;
 
@@ -48,6 +49,12 @@ static int64_t cpu_bytes_peak(const struct backend *backend) {
     return mem_buffer_bytes_peak();
 }
 
+static int64_t cpu_bytes_free(const struct backend *backend) {
+    (void)backend;
+    int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? pages * page : -1;
+}
+
 const struct backend_fns cpu_backend_fns = {
     .name = "cpu",
     .host_memory = true,
@@ -59,5 +66,6 @@ const struct backend_fns cpu_backend_fns = {
     .read = cpu_move,
     .sync = cpu_sync,
     .bytes_peak = cpu_bytes_peak,
+    .bytes_free = cpu_bytes_free,
     .kernels = kernels,
 };

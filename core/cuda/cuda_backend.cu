@@ -10,10 +10,6 @@ extern "C" const struct backend_fns cuda_backend_fns CUDA_SYMBOL(backend_fns);
 
 // Ops without a kernel, one line each: their entry is NULL, and a kernel that is forgotten here and there is a link error.
 #define OP_NOT_ON_CUDA(name) extern "C" op_kernel cuda_##name __attribute__((weak));
-OP_NOT_ON_CUDA(attention)
-OP_NOT_ON_CUDA(attention_grad)
-OP_NOT_ON_CUDA(attention_tangent)
-OP_NOT_ON_CUDA(attention_cached)
 
 static op_kernel *const kernels[OP_COUNT] = {
 #define OP(name) cuda_##name,
@@ -63,6 +59,10 @@ static int64_t cuda_bytes_peak(const struct backend *backend) {
 
 static enum status cuda_sync(struct backend *backend) { return device_sync(cuda_state_of(backend)->device); }
 
+static int64_t cuda_bytes_free(const struct backend *backend) {
+    return device_bytes_free(cuda_state_of(backend)->device);
+}
+
 enum status device_scratch(struct backend *backend, int64_t bytes, void **out) {
     struct cuda_state *state = cuda_state_of(backend);
     device_free(state->device, state->scratch);
@@ -82,6 +82,7 @@ const struct backend_fns cuda_backend_fns = {
     .name = NAME,
     .host_memory = false,
     .bf16 = true,
+    .check = device_check,
     .open = cuda_open,
     .close = cuda_close,
     .buffer_new = cuda_buffer_new,
@@ -90,5 +91,6 @@ const struct backend_fns cuda_backend_fns = {
     .read = cuda_read,
     .sync = cuda_sync,
     .bytes_peak = cuda_bytes_peak,
+    .bytes_free = cuda_bytes_free,
     .kernels = kernels,
 };

@@ -17,18 +17,19 @@ static enum status failed(cudaError_t error, const char *what) {
     return status_set(STATUS_DEVICE, "the GPU failed at %s: %s", what, cudaGetErrorString(error));
 }
 
+extern "C" enum status device_check(void) {
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaSuccess && count > 0) return STATUS_OK;
+    cudaGetLastError();
+    return status_set(STATUS_DEVICE, "--device cuda: no CUDA device (%s); use --device cpu",
+                      error == cudaSuccess ? "none found" : cudaGetErrorString(error));
+}
+
 extern "C" enum status device_open(struct device **out) {
     enum status status = STATUS_OK;
-    struct device *device = NULL;
-    int count = 0;
+    struct device *device = (struct device *)mem_new(1, sizeof *device);
     uint64_t keep = UINT64_MAX;
-    cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess || count == 0) {
-        cudaGetLastError();
-        return status_set(STATUS_DEVICE, "--device cuda: no CUDA device (%s); use --device cpu",
-                          error == cudaSuccess ? "none found" : cudaGetErrorString(error));
-    }
-    device = (struct device *)mem_new(1, sizeof *device);
     TRY(failed(cudaSetDevice(0), "opening device 0"));
     TRY(failed(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "making a stream"));
     TRY(failed(cudaDeviceGetDefaultMemPool(&device->pool, 0), "opening its memory pool"));
@@ -50,7 +51,7 @@ extern "C" void device_close(struct device *device) {
 }
 
 // Bytes that an allocation could still get: what the driver has, and what the pool keeps unused.
-static int64_t free_bytes(const struct device *device) {
+extern "C" int64_t device_bytes_free(const struct device *device) {
     size_t available = 0, total = 0;
     uint64_t reserved = 0, used = 0;
     cudaMemGetInfo(&available, &total);
@@ -73,7 +74,7 @@ extern "C" enum status device_alloc(struct device *device, int64_t bytes, const 
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         return status_set(STATUS_NO_MEMORY, "out of memory on the GPU: %s needs %lld bytes, %lld are free", what,
-                          (long long)bytes, (long long)free_bytes(device));
+                          (long long)bytes, (long long)device_bytes_free(device));
     }
     enum status status = failed(error, what);
     if (status == STATUS_OK) *out = memory;

@@ -30,12 +30,16 @@ inline struct cuda_state *cuda_state_of(const struct backend *backend) { return 
 extern "C" {
 
 // STATUS_DEVICE where there is none.
+enum status device_check(void) CUDA_SYMBOL(device_check);
+
 enum status device_open(struct device **out) CUDA_SYMBOL(device_open);
 void device_close(struct device *device) CUDA_SYMBOL(device_close); // accepts NULL
 
 // Aligned to at least 64 bytes, not zeroed; STATUS_NO_MEMORY with the bytes wanted and free.
 enum status device_alloc(struct device *device, int64_t bytes, const char *what, void **out) CUDA_SYMBOL(device_alloc);
 void device_free(struct device *device, void *memory) CUDA_SYMBOL(device_free); // accepts NULL
+// What allocations could still get; -1 where the device has no limit of its own.
+int64_t device_bytes_free(const struct device *device) CUDA_SYMBOL(device_bytes_free);
 
 enum status device_write(struct device *device, void *to, const void *host, int64_t bytes) CUDA_SYMBOL(device_write);
 enum status device_read(struct device *device, void *host, const void *from, int64_t bytes) CUDA_SYMBOL(device_read);

@@ -5,8 +5,8 @@
 // Gradient: block (n, strip) of the columns looks through all tokens. It ends at once when an earlier token is equal; otherwise it
 // owns the table's row: it adds dy of every later equal token, n ascending, in fp32 registers, and writes the row once. So the
 // order of sums is the definition's, without atomics, and dy and the touched rows move once; the tokens are read up to once per
-// block, from cache: 1 GB for 16384 tokens. Each warp turns 32 comparisons into one word of shared memory (512 tokens, 64 bytes
-// per round).
+// block, from cache: 1 GB per strip for 16384 tokens at most. Each warp turns 32 comparisons into one word of shared memory (512
+// tokens, 64 bytes per round).
 //
 // A token outside the vocabulary gives NaN, and its gradient is dropped.
 #include "core/cuda/pack.cuh"

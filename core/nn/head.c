@@ -6,14 +6,18 @@
 // accelerator, half a gigabyte.
 enum { HOST_CHUNK_ELEMENTS = 2 << 20, DEVICE_CHUNK_ELEMENTS = 128 << 20, CHUNK_ROWS_LEAST = 64 };
 
-static int64_t chunk_rows(const struct transformer *model, const struct step *step, int64_t rows) {
+static int64_t chunk_rows(const struct transformer *model, int64_t seq_len, int64_t rows) {
     int64_t elements = model->backend->fns->host_memory ? HOST_CHUNK_ELEMENTS : DEVICE_CHUNK_ELEMENTS;
-    int64_t n = model->head_rows > 0 ? model->head_rows : elements / model->config.vocab,
-            seq_len = step_options(step)->seq_len;
+    int64_t n = model->head_rows > 0 ? model->head_rows : elements / model->config.vocab;
     if (model->head_rows <= 0 && n < CHUNK_ROWS_LEAST) n = CHUNK_ROWS_LEAST;
     // Sinks see whole samples.
     if (model->head->sink && seq_len > 0) n = n < seq_len ? seq_len : n / seq_len * seq_len;
     return n < rows ? n : rows;
+}
+
+int64_t transformer_logits_bytes(const struct transformer *model, enum dtype dtype, int64_t rows) {
+    int64_t models = 2, gradient = dtype == DTYPE_F32 ? 0 : dtype_bytes(dtype);
+    return chunk_rows(model, 0, rows) * model->config.vocab * (models * (int64_t)sizeof(float) + gradient);
 }
 
 enum status transformer_logits(struct transformer *model, struct step *step, struct view hidden, struct view logits) {
@@ -118,7 +122,7 @@ done:
 enum status transformer_loss(struct transformer *model, struct step *step, struct value *hidden,
                              const struct transformer_loss *loss) {
     enum status status = STATUS_OK;
-    int64_t rows = hidden->data.rows, chunk = chunk_rows(model, step, rows);
+    int64_t rows = hidden->data.rows, chunk = chunk_rows(model, step_options(step)->seq_len, rows);
     REQUIRE(loss->teacher.rows ? loss->kl.rows == rows : loss->cross_entropy.rows == rows, "a loss per row");
     REQUIRE(!loss->tangent.rows || hidden->has_tangent, "directions give the hidden states a tangent");
     if (loss->gradient_weight != 0 && hidden->needs_grad) {

@@ -78,10 +78,13 @@ static int64_t squared_errors(const struct weight *weight, const struct host_wei
 // Adds one matrix to the totals; its error of round-to-nearest is 12 mean (nearest - w)^2, summed in the order of the weights.
 static enum status rounding_count(struct rounding *rounding, const struct weight *weight, double *step2) {
     struct host_weight host;
-    enum status status = host_weight_open(rounding->model->backend, weight, &host);
-    if (status != STATUS_OK) return status;
     int64_t n = weight->rows * weight->cols;
     double squares = 0;
+    rounding->weights += n;
+    rounding->groups += view_count(weight->scale);
+    if (rounding->model->backend->fns->plans_only) return STATUS_OK;
+    enum status status = host_weight_open(rounding->model->backend, weight, &host);
+    if (status != STATUS_OK) return status;
     for (int64_t i = 0; i < weight->rows * host.groups && status == STATUS_OK; i++)
         if (!isfinite(host.scale[i]))
             status = status_set(STATUS_FORMAT, "%s: row %lld is too large for a grid with fp16 scales", weight->name,
@@ -93,8 +96,6 @@ static enum status rounding_count(struct rounding *rounding, const struct weight
         for (int64_t k = 0; k < m; k++) squares += errors[k];
     }
     free(errors);
-    rounding->weights += n;
-    rounding->groups += weight->rows * host.groups;
     *step2 = 12 * squares / (double)n;
     host_weight_close(&host);
     return status;

@@ -72,6 +72,7 @@ static enum status load_weight(struct transformer *model, struct tensor_source s
     void *host = NULL;
     enum dtype dtype = weight->rows > 1 ? model->dtype : DTYPE_F32;
     TRY(backend_matrix_new(model->backend, dtype, weight->rows, weight->cols, weight->name, &weight->stored));
+    if (model->backend->fns->plans_only) goto done;
     if (model->backend->fns->host_memory && dtype == DTYPE_F32) {
         TRY(source.read(source.self, weight->name, weight->rows, weight->cols, weight->stored.data,
                         &weight->file_dtype));

@@ -71,6 +71,9 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden);
 
+// Bytes of step memory that transformer_loss takes for logits, where nothing asks for gradients of the head.
+int64_t transformer_logits_bytes(const struct transformer *model, enum dtype dtype, int64_t rows);
+
 // logits [N, V] = hidden W_head^T; F32 or of the step's dtype.
 enum status transformer_logits(struct transformer *model, struct step *step, struct view hidden, struct view logits);
 

@@ -1,4 +1,4 @@
-// What factorizations refuse, on the CPU: matrices that are not positive definite, numbers that are not finite. That
+// What factorizations refuse, on the CPU or on $DISCQUANT_DEVICE: matrices that are not positive definite, numbers that are not finite. That
 // their answers are right is shown by ops_test.
 #include "tests/check.h"
 
@@ -66,7 +66,8 @@ int main(void) {
         cmocka_unit_test(cholesky_names_the_minor_that_is_not_positive),
         cmocka_unit_test(numbers_that_are_not_finite_are_refused),
     };
-    check_ok(backend_open("cpu", &backend));
+    const char *device = getenv("DISCQUANT_DEVICE");
+    check_ok(backend_open(device ? device : "cpu", &backend));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     backend_close(backend);
     return failed;

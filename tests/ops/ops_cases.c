@@ -7,7 +7,7 @@
 //             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
-// Sizes 1, 31, 33 straddle vector widths; 257, 600 straddle tiles. Every case runs with contiguous operands and with
+// Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
 // operands that are column ranges of wider buffers, and in its += form where it has one.
 #include "tests/ops/ops.h"
 
@@ -24,22 +24,29 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         ATTENTION(op, 1, 31, 2, 1, 10, 7), ATTENTION(op, 2, 257, 2, 1, 8, 0), ATTENTION(op, 1, 200, 6, 2, 24, 33),     \
         ATTENTION(op, 1, 150, 2, 2, 64, 0), ATTENTION(op, 1, 77, 2, 1, 128, 0), ATTENTION(op, 1, 130, 1, 1, 40, 1),    \
         ATTENTION(op, 1, 600, 1, 1, 16, 300), ATTENTION(op, 3, 64, 8, 1, 4, 64), ATTENTION(op, 1, 385, 3, 3, 6, 0),    \
+        ATTENTION(op, 1, 129, 2, 1, 96, 0), ATTENTION(op, 1, 161, 2, 1, 64, 0), ATTENTION(op, 1, 193, 1, 1, 128, 70),  \
+        ATTENTION(op, 2, 70, 3, 1, 112, 0), ATTENTION(op, 1, 260, 2, 1, 32, 100), ATTENTION(op, 2, 33, 2, 2, 48, 5),   \
+        ATTENTION(op, 1, 31, 4, 1, 80, 0), ATTENTION(op, 1, 35, 1, 1, 256, 0), ATTENTION(op, 1, 300, 1, 1, 96, 129),   \
         {op, .n = 66, .seq = 33, .heads = 8, .kv = 4, .d = 8, .option = true}, {                                       \
         op, .n = 600, .seq = 600, .heads = 2, .kv = 1, .d = 16, .option = true                                         \
     }
 #define NORM_CASES(op)                                                                                                 \
-    {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, { op, .n = 5, .c = 1000 }
+    {op, .n = 1, .c = 1}, {op, .n = 31, .c = 33}, {op, .n = 200, .c = 64}, {op, .n = 5, .c = 1000}, {                  \
+        op, .n = 2, .c = 8240                                                                                          \
+    }
 #define WIDTH_CASES(op)                                                                                                \
     {op, .n = 1, .c = 1}, {op, .n = 33, .c = 31}, {op, .n = 100, .c = 172}, { op, .n = 3, .c = 5000 }
 #define GRID_CASES(op)                                                                                                 \
     {op, .n = 1, .c = 1, .bits = 3, .group = -1}, {op, .n = 33, .c = 172, .bits = 4, .group = -1},                     \
         {op, .n = 31, .c = 100, .bits = 2, .group = 32}, {op, .n = 70, .c = 64, .bits = 8, .group = 16},               \
-        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {                                                               \
+        {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {op, .n = 6, .c = 96, .bits = 3, .group = 20},                  \
+        {op, .n = 6, .c = 72, .bits = 4, .group = 9}, {                                                                \
         op, .n = 17, .c = 65, .bits = 4, .group = 32, .option = true                                                   \
     }
 #define LOSS_CASES(op, gradient_)                                                                                      \
     {op, .n = 1, .c = 1, .gradient = gradient_}, {op, .n = 33, .c = 31, .gradient = gradient_},                        \
-        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true}, {                                              \
+        {op, .n = 40, .c = 512, .gradient = gradient_, .option = true},                                                \
+        {op, .n = 2, .c = 9000, .gradient = gradient_}, {                                                              \
         op, .n = 3, .c = 8193, .gradient = gradient_                                                                   \
     }
 #define MATMUL(N, C, K)                                                                                                \
@@ -54,6 +61,8 @@ const struct op_case op_cases[] = {
     {OP_sum_squares, .n = 1, .c = 1, .k = 1},
     {OP_sum_squares, .n = 66, .c = 33, .k = 33},
     {OP_sum_squares, .n = 93, .c = 100, .k = 3},
+    {OP_sum_squares, .n = 2, .c = 40000, .k = 1},
+    {OP_sum_squares, .n = 12, .c = 5000, .k = 3},
     MATMUL(1, 1, 1),
     MATMUL(1, 33, 31),
     MATMUL(33, 1, 64),
@@ -70,6 +79,8 @@ const struct op_case op_cases[] = {
     {OP_embedding_grad, .n = 1, .c = 1, .k = 1},
     {OP_embedding_grad, .n = 33, .c = 31, .k = 7},
     {OP_embedding_grad, .n = 300, .c = 64, .k = 40},
+    {OP_embedding_grad, .n = 530, .c = 3, .k = 200},
+    {OP_embedding_grad, .n = 9, .c = 2000, .k = 3},
     NORM_CASES(OP_rmsnorm),
     NORM_CASES(OP_rmsnorm_grad),
     NORM_CASES(OP_rmsnorm_tangent),
@@ -79,6 +90,7 @@ const struct op_case op_cases[] = {
     {OP_rmsnorm_gain_grad, .n = 62, .c = 33, .k = 2},
     {OP_rmsnorm_gain_grad, .n = 600, .c = 130, .k = 1},
     {OP_rmsnorm_gain_grad, .n = 33, .c = 64, .k = 33},
+    {OP_rmsnorm_gain_grad, .n = 300, .c = 72, .k = 2},
     {OP_rope, .n = 1, .seq = 1, .heads = 1, .d = 2},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .past = 5},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .inverse = true},
@@ -91,6 +103,8 @@ const struct op_case op_cases[] = {
     {OP_attention_cached, .n = 1, .heads = 1, .kv = 1, .d = 2},
     {OP_attention_cached, .n = 1, .heads = 8, .kv = 4, .d = 8, .past = 100},
     {OP_attention_cached, .n = 5, .heads = 8, .kv = 2, .d = 64, .past = 300},
+    {OP_attention_cached, .n = 1, .heads = 2, .kv = 1, .d = 96, .past = 1500},
+    {OP_attention_cached, .n = 2, .heads = 2, .kv = 2, .d = 256, .past = 70, .window = 60},
     {OP_attention_cached, .n = 33, .heads = 2, .kv = 1, .d = 10, .past = 3, .window = 6},
     WIDTH_CASES(OP_swiglu),
     WIDTH_CASES(OP_swiglu_grad),

@@ -16,8 +16,8 @@ static struct operand operand_new(struct matrix m, enum dtype dtype, int64_t pad
     o.bytes = (o.bytes + GUARD - 1) / GUARD * GUARD;
     o.block = aligned_alloc(GUARD, o.bytes), o.before = malloc(o.bytes);
     memset(o.block, 0xFF, o.bytes);
-    // A strided operand starts one element off the alignment.
-    o.view = (struct view){o.block + GUARD + (pad ? size : 0), m.rows, m.cols, stride, dtype};
+    // A strided operand starts one element off the alignment, unless its rows keep it.
+    o.view = (struct view){o.block + GUARD + (pad % 8 ? size : 0), m.rows, m.cols, stride, dtype};
     for (int64_t i = 0; i < m.rows && filled; i++)
         for (int64_t j = 0; j < m.cols; j++) {
             double value = matrix_row(m, i)[j];

@@ -31,7 +31,7 @@ struct trial {
     bool device; // it ran on a backend whose memory is not the host's: with other formulas and orders of sums
 };
 
-// The rows lie `pad` elements further apart than their width. Bit i of `bf16`: operand i is BF16, inputs first, then outputs.
+// The rows lie `pad` elements further apart than their width; with a multiple of 8 the first element is aligned to 256 bytes. Bit i of `bf16`: operand i is BF16, inputs first, then outputs.
 void trial_new(struct trial *t, const struct op_case *which, bool accumulate, int64_t pad, unsigned bf16);
 void trial_reset(struct trial *t); // operands as they were before trial_run
 void trial_free(struct trial *t);

@@ -90,10 +90,21 @@ static void help_lists_options_with_their_defaults(void **state) {
     check_prints(process_call(EXAMPLE, "--help"), "idle         Does nothing.");
 }
 
+// Whether the build lacks CUDA or the machine lacks the device.
+static void a_device_that_is_not_there_gives_one_line_and_status_1(void **state) {
+    (void)state;
+    struct process process = process_call(EXAMPLE, "run", "--quiet", "--device", "cuda");
+    if (process.code == 0) {
+        process_free(&process);
+        skip();
+    }
+    process_check_error(process, 1, "--device cuda: ");
+    process_check_error(process_call(EXAMPLE, "run", "--quiet", "--device", "cuda"), 1, "; use --device cpu\n");
+}
+
 static void a_failed_world_gives_one_line_and_status_1(void **state) {
     (void)state;
     process_check_error(process_call(EXAMPLE, "run", "--quiet", "--fail"), 1, "error: model?.safetensors: is broken");
-    process_check_error(process_call(EXAMPLE, "run", "--quiet", "--device", "cuda"), 1, "built without CUDA");
     process_check_error(process_call(EXAMPLE, "run", "--quiet", "--out", "/dev/null/x"), 1, "/dev/null");
     process_check_error(process_call(DATA, "info", "/nowhere/at/all"), 1, "/nowhere/at/all");
 }
@@ -156,6 +167,7 @@ int main(void) {
         cmocka_unit_test(options_are_read),
         cmocka_unit_test(a_wrong_command_line_gives_one_line_and_status_2),
         cmocka_unit_test(help_lists_options_with_their_defaults),
+        cmocka_unit_test(a_device_that_is_not_there_gives_one_line_and_status_1),
         cmocka_unit_test(a_failed_world_gives_one_line_and_status_1),
         cmocka_unit_test(output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(progress_is_plain_lines_without_a_terminal),
