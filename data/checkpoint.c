@@ -26,6 +26,7 @@ struct entry {
     uint64_t n;       // elements
     uint32_t crc;     // of the data
     const void *data; // to be written; borrowed unless it is `scalar`
+    void *copy;       // freed with the checkpoint
     uint64_t scalar;
     uint64_t offset; // in the file that was read
 };
@@ -45,7 +46,10 @@ struct checkpoint *checkpoint_new(void) {
 
 void checkpoint_free(struct checkpoint *checkpoint) {
     if (!checkpoint) return;
-    for (size_t i = 0; i < checkpoint->n_entries; i++) free(checkpoint->entries[i].name);
+    for (size_t i = 0; i < checkpoint->n_entries; i++) {
+        free(checkpoint->entries[i].name);
+        mem_buffer_free(checkpoint->entries[i].copy);
+    }
     if (checkpoint->fd >= 0) close(checkpoint->fd);
     free(checkpoint->entries);
     free(checkpoint->path);
@@ -90,6 +94,26 @@ void checkpoint_add_doubles(struct checkpoint *checkpoint, const char *name, con
 
 void checkpoint_add_bytes(struct checkpoint *checkpoint, const char *name, const void *bytes, int64_t n) {
     add(checkpoint, name, KIND_BYTES, n)->data = bytes;
+}
+
+enum status checkpoint_add_view(struct checkpoint *checkpoint, const char *name, struct backend *backend,
+                                struct view view) {
+    enum status status = STATUS_OK;
+    bool is_float = view.dtype == DTYPE_F32;
+    int64_t n = view_count(view), bytes = n * dtype_bytes(view.dtype);
+    void *copy = NULL;
+    if (!backend->fns->host_memory) {
+        TRY(mem_buffer_new(bytes, name, &copy));
+        TRY(backend_read(backend, view, copy));
+        TRY(backend_sync(backend));
+    }
+    struct entry *entry = add(checkpoint, name, is_float ? KIND_FLOATS : KIND_BYTES, is_float ? n : bytes);
+    entry->data = copy ? copy : view.data;
+    entry->copy = copy;
+    copy = NULL;
+done:
+    mem_buffer_free(copy);
+    return status;
 }
 
 static const void *entry_data(const struct entry *entry) {
@@ -291,4 +315,24 @@ enum status checkpoint_doubles(const struct checkpoint *checkpoint, const char *
 
 enum status checkpoint_bytes(const struct checkpoint *checkpoint, const char *name, void *out, int64_t n) {
     return fetch(checkpoint, name, KIND_BYTES, n, out);
+}
+
+enum status checkpoint_view(const struct checkpoint *checkpoint, const char *name, struct backend *backend,
+                            struct view out) {
+    enum status status = STATUS_OK;
+    int64_t n = view_count(out), bytes = n * dtype_bytes(out.dtype);
+    void *host = out.data, *copy = NULL;
+    if (!backend->fns->host_memory) {
+        TRY(mem_buffer_new(bytes, name, &copy));
+        host = copy;
+    }
+    TRY(out.dtype == DTYPE_F32 ? checkpoint_floats(checkpoint, name, host, n)
+                               : checkpoint_bytes(checkpoint, name, host, bytes));
+    if (copy) {
+        TRY(backend_write(backend, out, copy));
+        TRY(backend_sync(backend));
+    }
+done:
+    mem_buffer_free(copy);
+    return status;
 }

@@ -16,7 +16,7 @@
 #ifndef DQ_DATA_CHECKPOINT_H
 #define DQ_DATA_CHECKPOINT_H
 
-#include "core/base/status.h"
+#include "core/backend/backend.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +33,9 @@ void checkpoint_add_number(struct checkpoint *checkpoint, const char *name, doub
 void checkpoint_add_floats(struct checkpoint *checkpoint, const char *name, const float *values, int64_t n);
 void checkpoint_add_doubles(struct checkpoint *checkpoint, const char *name, const double *values, int64_t n);
 void checkpoint_add_bytes(struct checkpoint *checkpoint, const char *name, const void *bytes, int64_t n);
+// A matrix of the backend, F32 as floats, BF16 as bytes; borrowed where the host can read it, else copied.
+enum status checkpoint_add_view(struct checkpoint *checkpoint, const char *name, struct backend *backend,
+                                struct view view);
 
 // Written aside, synced, renamed (data/whole_file.h): on failure (STATUS_IO) the checkpoint that was there before is still whole.
 enum status checkpoint_write(const struct checkpoint *checkpoint, const char *path);
@@ -48,6 +51,8 @@ enum status checkpoint_number(const struct checkpoint *checkpoint, const char *n
 enum status checkpoint_floats(const struct checkpoint *checkpoint, const char *name, float *out, int64_t n);
 enum status checkpoint_doubles(const struct checkpoint *checkpoint, const char *name, double *out, int64_t n);
 enum status checkpoint_bytes(const struct checkpoint *checkpoint, const char *name, void *out, int64_t n);
+enum status checkpoint_view(const struct checkpoint *checkpoint, const char *name, struct backend *backend,
+                            struct view out);
 bool checkpoint_has(const struct checkpoint *checkpoint, const char *name);
 
 #endif

@@ -248,12 +248,14 @@ done:
 // ---- training ----
 
 static enum status save_state(struct run *run) {
+    enum status status = STATUS_OK;
     struct checkpoint *state = checkpoint_new();
-    trainer_save(run->trainer, state);
+    TRY(trainer_save(run->trainer, state));
     checkpoint_add_number(state, "loss_sum", run->loss_sum);
     checkpoint_add_integer(state, "loss_steps", run->loss_steps);
     checkpoint_add_number(state, "loss_training", run->loss_training);
-    enum status status = run_folder_checkpoint_save(run->folder, state);
+    TRY(run_folder_checkpoint_save(run->folder, state));
+done:
     checkpoint_free(state);
     return status;
 }

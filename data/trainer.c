@@ -176,28 +176,28 @@ static struct view state_array(const struct trainer *self, int64_t i, int k, cha
     return arrays[k];
 }
 
-// The arrays themselves: a backend without host memory would need copies here.
-void trainer_save(const struct trainer *self, struct checkpoint *state) {
-    REQUIRE(self->model->backend->fns->host_memory, "a checkpoint borrows host memory");
+enum status trainer_save(const struct trainer *self, struct checkpoint *state) {
+    enum status status = STATUS_OK;
     checkpoint_add_integer(state, "done", self->done);
     for (int64_t i = 0; i < self->model->n_weights; i++)
         for (int k = 0; k < ARRAYS; k++) {
             char name[32];
             struct view array = state_array(self, i, k, name);
-            checkpoint_add_floats(state, name, array.data, view_count(array));
+            TRY(checkpoint_add_view(state, name, self->model->backend, array));
         }
+done:
+    return status;
 }
 
 enum status trainer_load(struct trainer *self, const struct checkpoint *state) {
     enum status status = STATUS_OK;
     int64_t done = 0;
-    REQUIRE(self->model->backend->fns->host_memory, "a checkpoint is read into host memory");
     TRY(checkpoint_integer(state, "done", 0, self->options.steps, &done));
     for (int64_t i = 0; i < self->model->n_weights; i++)
         for (int k = 0; k < ARRAYS; k++) {
             char name[32];
             struct view array = state_array(self, i, k, name);
-            TRY(checkpoint_floats(state, name, array.data, view_count(array)));
+            TRY(checkpoint_view(state, name, self->model->backend, array));
         }
     self->done = done;
 done:

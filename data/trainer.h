@@ -47,7 +47,7 @@ enum status trainer_step(struct trainer *trainer, const int32_t *tokens, double 
 double trainer_rate(const struct trainer_options *options, int64_t done);
 
 // Weights, moments and the number of steps, into a checkpoint that must not outlive the trainer, and back.
-void trainer_save(const struct trainer *trainer, struct checkpoint *state);
+enum status trainer_save(const struct trainer *trainer, struct checkpoint *state);
 enum status trainer_load(struct trainer *trainer, const struct checkpoint *state);
 
 #endif

@@ -31,8 +31,6 @@ struct run {
         double kl_x, kl_rounded, integral; // validation, when x is done: before the first step on the rounded network
     } relaxed;
     struct memory_plan memory;
-    void **copies; // of device arrays while a checkpoint is written
-    int64_t n_copies;
     int64_t steps_here; // taken by this process, and the time inside them
     double seconds_here;
 };
@@ -128,41 +126,12 @@ done:
     return status;
 }
 
-// Checkpoints borrow their arrays: those of a device are copied to the host first and kept in run->copies.
 static enum status save_array(struct run *run, struct checkpoint *state, const char *name, struct view view) {
-    enum status status = STATUS_OK;
-    struct backend *backend = run->model->transformer->backend;
-    void *host = view.data;
-    if (!backend->fns->host_memory) {
-        TRY(mem_buffer_new(view_count(view) * dtype_bytes(view.dtype), name, &host));
-        run->copies = mem_resize(run->copies, (size_t)run->n_copies + 1, sizeof *run->copies);
-        run->copies[run->n_copies++] = host;
-        TRY(backend_read(backend, view, host));
-        TRY(backend_sync(backend));
-    }
-    if (view.dtype == DTYPE_F32)
-        checkpoint_add_floats(state, name, host, view_count(view));
-    else
-        checkpoint_add_bytes(state, name, host, view_count(view) * dtype_bytes(view.dtype));
-done:
-    return status;
+    return checkpoint_add_view(state, name, run->model->transformer->backend, view);
 }
 
 static enum status load_array(struct run *run, struct checkpoint *state, const char *name, struct view view) {
-    enum status status = STATUS_OK;
-    struct backend *backend = run->model->transformer->backend;
-    void *host = NULL;
-    int64_t bytes = view_count(view) * dtype_bytes(view.dtype);
-    TRY(mem_buffer_new(bytes, name, &host));
-    if (view.dtype == DTYPE_F32)
-        TRY(checkpoint_floats(state, name, host, view_count(view)));
-    else
-        TRY(checkpoint_bytes(state, name, host, bytes));
-    TRY(backend_write(backend, view, host));
-    TRY(backend_sync(backend));
-done:
-    mem_buffer_free(host);
-    return status;
+    return checkpoint_view(state, name, run->model->transformer->backend, view);
 }
 
 static enum status save_state(struct run *run) {
@@ -176,10 +145,6 @@ static enum status save_state(struct run *run) {
     TRY(run_folder_checkpoint_save(run->folder, state));
 done:
     checkpoint_free(state);
-    for (int64_t i = 0; i < run->n_copies; i++) mem_buffer_free(run->copies[i]);
-    free(run->copies);
-    run->copies = NULL;
-    run->n_copies = 0;
     return status;
 }
 
