@@ -486,7 +486,7 @@ done:
     mem_buffer_free(run.tokens);
     mem_buffer_free(run.fresh_tokens);
     double *const points[] = {run.offsets, run.fresh_offsets, run.fresh_losses, run.products, run.losses, run.start,
-                              run.x};
+                              run.x,       run.before};
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) mem_buffer_free(points[i]);
     record_free(about);
     return status;
