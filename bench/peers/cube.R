@@ -9,8 +9,9 @@ npy <- function(path) { # numbers in the order of the file; its last axis runs f
     file <- file(path, "rb")
     on.exit(close(file))
     readBin(file, "raw", 8)
-    header <- readChar(file, readBin(file, "integer", 1, size = 2, signed = FALSE, endian = "little"))
-    shape <- as.numeric(regmatches(header, gregexpr("[0-9]+", sub(".*shape", "", header)))[[1]])
+    size <- readBin(file, "integer", 1, size = 2, signed = FALSE, endian = "little")
+    shape <- sub(".*shape", "", readChar(file, size))
+    shape <- as.numeric(regmatches(shape, gregexpr("[0-9]+", shape))[[1]])
     list(shape = shape, values = readBin(file, "double", prod(shape), endian = "little"))
 }
 folder <- commandArgs(TRUE)[1]

@@ -21,11 +21,12 @@ import numpy as np
 def seconds(work, least=0.2):
     """Median seconds of a call."""
     work()
-    taken = []
-    while sum(taken) < least or len(taken) < 5:
+    taken, total = [], 0.0
+    while total < least or len(taken) < 5:
         begin = time.perf_counter()
         work()
         taken.append(time.perf_counter() - begin)
+        total += taken[-1]
     return float(np.median(taken))
 
 
