@@ -127,7 +127,10 @@ static inline double face_distance(double x) { return x < 0.5 ? x : 1 - x; }
 // Uniform in (0, 1), 53 bits, at `index`.
 double walk_uniform(const struct walk_state *s, uint64_t stream, uint64_t index);
 
-// Checkpoints: everything that the steps to come depend on.
+// What follows from the lists, the Gram matrix and the step once they have been restored.
+enum status walk_resume(struct walk_state *s);
+
+// checkpoint.c
 int64_t walk_state_bytes(const struct walk_state *s);
 void walk_state_save(const struct walk_state *s, void *bytes);
 enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_bytes);
