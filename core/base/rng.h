@@ -20,11 +20,13 @@ struct rng {
 
 // Purposes, so that two uses of one seed never share numbers.
 #define RNG_STREAM(purpose) ((uint64_t)(purpose) << 32)
-#define RNG_INIT RNG_STREAM(1)  // initial values of parameters
-#define RNG_ORDER RNG_STREAM(2) // order of samples
-#define RNG_TEST RNG_STREAM(3)  // inputs made by tests and benchmarks
-#define RNG_STORY RNG_STREAM(4) // documents of the synthetic corpus
-#define RNG_ROUND RNG_STREAM(5) // stochastic rounding of parameters and moments
+#define RNG_INIT RNG_STREAM(1)            // initial values of parameters
+#define RNG_ORDER RNG_STREAM(2)           // order of samples
+#define RNG_TEST RNG_STREAM(3)            // inputs made by tests and benchmarks
+#define RNG_STORY RNG_STREAM(4)           // documents of the synthetic corpus
+#define RNG_ROUND RNG_STREAM(5)           // stochastic rounding of parameters and moments
+#define RNG_SKETCH_ROTATION RNG_STREAM(6) // one word per segment of a sketch
+#define RNG_SKETCH_ENTRY RNG_STREAM(7)    // signs, or entries of dense sketches
 
 // One block of ten rounds: counter[4], key[2] -> out[4].
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

@@ -110,6 +110,18 @@ struct adamw_params {
     struct rng rng;          // of BF16 results
 };
 
+// Kinds of random maps S from coordinates to k numbers, E S^T S = 1; the definition is at the op sketch.
+enum sketch_kind { SKETCH_NONE, SKETCH_ROTATION, SKETCH_GAUSSIAN, SKETCH_RADEMACHER };
+enum { SKETCHES_MOST = 256 };
+
+struct sketch_params {
+    enum sketch_kind kind;
+    int64_t sketches; // J
+    int64_t first;    // coordinate of the first column of a
+    int64_t stream;   // of the random numbers: the weight's index, below 2^24
+    uint64_t seed;
+};
+
 union op_params {
     double value;  // fill
     double factor; // row_dot
@@ -120,6 +132,7 @@ union op_params {
     struct loss_params loss;
     const struct grid *grid; // grid_*
     struct adamw_params adamw;
+    struct sketch_params sketch;
 };
 
 struct op_call {
