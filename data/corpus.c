@@ -1,6 +1,7 @@
 #include "data/corpus.h"
 
 #include "core/base/mem.h"
+#include "core/base/rng.h"
 #include "data/buffer.h"
 #include "data/file.h"
 #include "data/json.h"
@@ -152,4 +153,26 @@ const int32_t *corpus_window(const struct corpus *corpus, int64_t seq_len, int64
     }
     REQUIRE(false, "no such window");
     return NULL;
+}
+
+int64_t *corpus_order(int64_t n_windows, uint64_t seed) {
+    int64_t *order = mem_new((size_t)n_windows, sizeof *order);
+    rng_permutation((struct rng){.seed = seed, .stream = RNG_ORDER}, order, n_windows);
+    return order;
+}
+
+enum status corpus_draw(const struct corpus *corpus, int64_t seq_len, uint64_t seed, int64_t first, int64_t n,
+                        int32_t *tokens) {
+    int64_t windows = 0;
+    enum status status = corpus_windows(corpus, seq_len, &windows);
+    if (status != STATUS_OK) return status;
+    if (first < 0 || n < 0 || first > windows - n)
+        return status_set(STATUS_INVALID, "%s: has %lld windows of %lld tokens, %lld are needed", corpus->name,
+                          (long long)windows, (long long)seq_len, (long long)(first + n));
+    int64_t *order = corpus_order(windows, seed);
+    for (int64_t k = 0; k < n; k++)
+        memcpy(tokens + k * seq_len, corpus_window(corpus, seq_len, order[first + k]),
+               (size_t)seq_len * sizeof *tokens);
+    free(order);
+    return STATUS_OK;
 }

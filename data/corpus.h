@@ -42,4 +42,12 @@ enum status corpus_windows(const struct corpus *corpus, int64_t seq_len, int64_t
 // Window i, [seq_len], borrowed; 0 <= i < n_windows.
 const int32_t *corpus_window(const struct corpus *corpus, int64_t seq_len, int64_t i);
 
+// Windows first .. first + n - 1 in an order that `seed` decides: tokens [n, seq_len]. What is drawn with other `first` shares
+// no window. STATUS_INVALID: there are not so many.
+enum status corpus_draw(const struct corpus *corpus, int64_t seq_len, uint64_t seed, int64_t first, int64_t n,
+                        int32_t *tokens);
+
+// That order of the n_windows, [n_windows]; free with free().
+int64_t *corpus_order(int64_t n_windows, uint64_t seed);
+
 #endif

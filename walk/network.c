@@ -1,7 +1,6 @@
 #include "walk/network.h"
 
 #include "core/base/mem.h"
-#include "core/base/rng.h"
 #include "core/nn/evaluate.h"
 #include "data/npy.h"
 #include "data/whole_file.h"
@@ -110,19 +109,7 @@ void network_free(struct network *network) {
 
 enum status network_draw(const struct corpus *corpus, int64_t seq_len, uint64_t seed, int64_t first, int64_t n,
                          int32_t *tokens) {
-    int64_t windows = 0;
-    enum status status = corpus_windows(corpus, seq_len, &windows);
-    if (status != STATUS_OK) return status;
-    if (first < 0 || n < 0 || first > windows - n)
-        return status_set(STATUS_INVALID, "%s: has %lld windows of %lld tokens, %lld are needed", corpus->name,
-                          (long long)windows, (long long)seq_len, (long long)(first + n));
-    int64_t *order = mem_new((size_t)windows, sizeof *order);
-    rng_permutation((struct rng){.seed = seed, .stream = RNG_ORDER}, order, windows);
-    for (int64_t k = 0; k < n; k++)
-        memcpy(tokens + k * seq_len, corpus_window(corpus, seq_len, order[first + k]),
-               (size_t)seq_len * sizeof *tokens);
-    free(order);
-    return STATUS_OK;
+    return corpus_draw(corpus, seq_len, seed, first, n, tokens);
 }
 
 // ---- gradients ----
