@@ -15,6 +15,7 @@
 #undef I // of <complex.h>
 
 static const double WEAK = 1e-11; // eigenvalues of the Gram matrix below this share of the largest are not believed
+static const double WELL = 1e-6;  // from this share on, the first pass leaves columns orthonormal to 1e-10
 static const double RANK_LEAST = 1e-12;
 
 enum { BLOCK = 256, PARTS = 64, ALONE = 32768 };
@@ -200,14 +201,14 @@ static enum status whiten(struct making *f, double tolerance, struct frame *fram
     double top = sqrt(f->values[0]), weak_scale = sqrt(WEAK) * top;
     int64_t strong = first_map(f, weak_scale, frame->singular), rank = strong;
     TRY(transform(f, f->map, m, false));
-    frame->passes = 2;
+    frame->passes = f->values[m - 1] < WELL * f->values[0] ? 2 : 1;
     if (strong < m) {
         TRY(resolve_weak(f, strong, tolerance / sqrt(WEAK), frame->singular + strong, &rank));
         for (int64_t k = strong; k < m; k++) frame->singular[k] *= weak_scale;
         frame->passes = 3;
     }
     while (rank > 0 && frame->singular[rank - 1] < tolerance * top) rank--;
-    TRY(polish(f, rank));
+    if (frame->passes > 1) TRY(polish(f, rank));
     frame->rank = rank;
     double all = 0, dropped = 0;
     for (int64_t k = m; k-- > 0;) {

@@ -10,7 +10,8 @@
 //
 //     A^T A = V L V^T                 first pass; directions with l_k < 1e-11 l_1 are scaled by 3e-6 s_1 instead of their own
 //     B = A V D^-1                    s_k, which the Gram matrix does not know (its error is 1e-16 l_1)
-//     B^T B = R^T R                   second pass. Without such weak directions Q = B R^-1, and that is all.
+//                                     Where l_m >= 1e-6 l_1 that is all: Q = B, orthonormal to about 1e-16 l_1 / l_m.
+//     B^T B = R^T R                   second pass. Without such weak directions Q = B R^-1, orthonormal to rounding.
 //     S = B_c^T B_c - B_c^T B_u (B_u^T B_u)^-1 B_u^T B_c = W diag(t^2) W^T    else: singular values t_k 3e-6 s_1 of the weak
 //                                     directions, on which the rank is decided; a third pass makes Q orthonormal to rounding
 //
@@ -36,7 +37,7 @@ struct frame {
     double *norm2;         // [n], |q_i|^2: leverages, their sum is the rank
     double *singular;      // [m], singular values of M, falling; below ~1e-14 of the largest they are noise
     double dropped_energy; // share of |M|_F^2 in the directions that were dropped
-    int passes;            // passes over M: 2 or 3
+    int passes;            // passes over M: 1, 2 or 3
     double seconds;        // what making the frame took
 };
 

@@ -44,13 +44,16 @@ static void frame_is_orthonormal_and_spans_the_rows(void **state) {
             double *a = walk_case_matrix(kind, n, m, 7), *before = copy_of(a, n * frame_stride(m));
             struct frame *f;
             check_ok(frame_new(a, n, m, NULL, &f));
-            check_near(orthonormality(f), 0, 0, 1e-13 * sqrt((double)m));
+            double rounding = f->passes == 1 ? 1e-10 : 1e-13 * sqrt((double)m);
+            double least = f->singular[m - 1] / f->singular[0];
+            if (f->rank > 0) assert_int_equal(f->passes, f->rank < m || least < 3e-6 ? 3 : least < 1e-3 ? 2 : 1);
+            check_near(orthonormality(f), 0, 0, rounding);
             if (f->rank) check_near(left_out(f, before), 0, 0, 1e-13 * (double)m);
             int64_t distinct = kind == CASE_COPIES ? m / 2 : m;
             assert_int_equal(f->rank, distinct < n ? distinct : n);
             double sum = 0;
             for (int64_t i = 0; i < n; i++) sum += f->norm2[i];
-            check_near(sum, (double)f->rank, 1e-12, 1e-300);
+            check_near(sum, (double)f->rank, rounding, 1e-300);
             for (int64_t i = 0; i < n; i++)
                 for (int64_t j = f->rank; j < f->stride; j++) assert_true(f->q[i * f->stride + j] == 0);
             frame_free(f);
