@@ -1,4 +1,4 @@
-// Products by cuBLAS: bf16 or fp32 operands, sums in fp32 (never TF32), no atomics and one fixed workspace, so that a product
+// Products by cuBLAS: bf16 or fp32 operands with sums in fp32 (never TF32), or doubles; no atomics and one fixed workspace, so that a product
 // of one shape has the same bits each time. cuBLAS is column-major: y = a b is asked for as y^T = b^T a^T.
 #include "core/cuda/blas.cuh"
 
@@ -56,4 +56,32 @@ extern "C" enum status blas_product(struct blas *blas, struct view a, bool trans
                                   type_of(b), b.stride, a.data, type_of(a), a.stride, &beta, y.data, type_of(y),
                                   y.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                   "a product");
+}
+
+// Row-major lower triangles are column-major upper ones, and y = a b is y^T = b^T a^T here too.
+extern "C" enum status blas_double_product(struct blas *blas, double factor, struct view a, bool transpose_a,
+                                           struct view b, bool transpose_b, struct view y, bool accumulate) {
+    double beta = accumulate ? 1 : 0;
+    int64_t inner = transpose_a ? a.rows : a.cols;
+    return failed(cublasDgemm_64(blas->handle, transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                 transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, y.cols, y.rows, inner, &factor,
+                                 (const double *)b.data, b.stride, (const double *)a.data, a.stride, &beta,
+                                 (double *)y.data, y.stride),
+                  "a product of doubles");
+}
+
+extern "C" enum status blas_gram(struct blas *blas, double factor, struct view a, struct view y, bool accumulate) {
+    double beta = accumulate ? 1 : 0;
+    return failed(cublasDsyrk_64(blas->handle, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, a.cols, a.rows, &factor,
+                                 (const double *)a.data, a.stride, &beta, (double *)y.data, y.stride),
+                  "a Gram matrix");
+}
+
+// y^T <- y^T a^-T: a^T is upper triangular for cuBLAS.
+extern "C" enum status blas_triangle_solve(struct blas *blas, struct view a, struct view y) {
+    double one = 1;
+    return failed(cublasDtrsm_64(blas->handle, CUBLAS_SIDE_RIGHT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N,
+                                 CUBLAS_DIAG_NON_UNIT, y.cols, y.rows, &one, (const double *)a.data, a.stride,
+                                 (double *)y.data, y.stride),
+                  "a triangular system");
 }

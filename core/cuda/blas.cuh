@@ -12,6 +12,17 @@ void blas_close(struct blas *blas) CUDA_SYMBOL(blas_close); // accepts NULL; bef
 // y (+)= op(a) op(b), op = transpose on request. a, b both F32 or both BF16, y of their type or F32; sums in fp32.
 enum status blas_product(struct blas *blas, struct view a, bool transpose_a, struct view b, bool transpose_b,
                          struct view y, bool accumulate) CUDA_SYMBOL(blas_product);
+
+// The same for F64: y (+)= factor op(a) op(b), sums in double.
+enum status blas_double_product(struct blas *blas, double factor, struct view a, bool transpose_a, struct view b,
+                                bool transpose_b, struct view y, bool accumulate) CUDA_SYMBOL(blas_double_product);
+
+// F64, lower triangle alone: y (+)= factor a^T a.
+enum status blas_gram(struct blas *blas, double factor, struct view a, struct view y, bool accumulate)
+    CUDA_SYMBOL(blas_gram);
+
+// y <- a^-1 y, F64, a [n, n] lower triangular.
+enum status blas_triangle_solve(struct blas *blas, struct view a, struct view y) CUDA_SYMBOL(blas_triangle_solve);
 }
 
 #endif

@@ -58,6 +58,22 @@
 // cholesky           a [n, n] symmetric, in place                    a                         a becomes L, lower triangular, with L L^T = a; zeros above. Reads the lower triangle. Not positive definite: STATUS_INVALID
 // svd                a [m, n], lost                                  s [k, 1], u [m, k], vt [k, n]
 //                                                                                              a = u diag(s) vt, k = min(m, n), s descending
+//
+// Dense F64 matrices, all operands F64 but lists of rows, I32; listed rows differ from each other. Sums in double.
+// rows_gather        a [n, C], rows [k, 1] or none                   y [k, C]                  y_j = a of row rows_j; without a list all of a, k = n
+// row_squares        a [n, C]                                        y [n, 1]                  y_i = sum_c a_ic^2
+// gram               a [n, C]                                        y [C, C]                  y (+)= factor a^T a, both triangles; factor in `scaled`
+// product            a, b                                            y [N, C]                  y (+)= factor op(a) op(b), op = transpose on request; at most one
+// triangle_inverse   a [n, n] lower triangular, diagonal not 0       y [n, n]                  a^-1, zeros above. Reads the lower triangle
+// rows_pass          a [n, m], rows [k, 1] or none, x, y [n, 1], c [2, m]
+//                                                                    d, h [k, 1], sums [2, m]  with i = rows_j: d_j = x_i - a_i . c_0, h_j = g_i(t) - a_i . c_1,
+//                                                                                              sums_0 = sum_j (d_j + step h_j - y_i) a_i, sums_1 = sum_j g_i(t + 1) a_i
+//                                                                                              c [1, m]: no noise, h none, sums [1, m], h_j = 0. At most ROWS_PASS_COLS columns
+// box_step           d, h [k, 1], rows [k, 1], x [n, 1] in place     z [k, 1], s [1, 1]        z_j = d_j + s h_j, x of row rows_j becomes z_j; s = step or, with `limit`, the least of step and
+//                                                                                              min(d_j, 1 - d_j) / |h_j| over 0 <= d_j <= 1: as far as the box [0, 1] allows; 0 / 0 = 0. h none: z = d, s = 0
+//
+// Noise of rows_pass: g_i(t) is 0 for t < 0, else a sign, bit t mod 64 of the number whose upper 32 bits are word w, whose lower are word w + 1 of
+// `rng`, w = 2 (n floor(t / 64) + i), 1 for a set bit, -1 for none; or (normal) rng_normal(rng, n t + i).
 #ifndef DQ_CORE_OPS_OP_H
 #define DQ_CORE_OPS_OP_H
 
@@ -122,6 +138,25 @@ struct sketch_params {
     uint64_t seed;
 };
 
+struct scaled_params {
+    double factor;
+    bool transpose_a, transpose_b; // product: as of matmul
+};
+
+enum { ROWS_PASS_COLS = 4096 };
+
+struct rows_pass_params {
+    double step;
+    int64_t time; // t; at least -1
+    bool normal;
+    struct rng rng;
+};
+
+struct box_step_params {
+    double step;
+    bool limit;
+};
+
 union op_params {
     double value;  // fill
     double factor; // row_dot
@@ -133,6 +168,9 @@ union op_params {
     const struct grid *grid; // grid_*
     struct adamw_params adamw;
     struct sketch_params sketch;
+    struct scaled_params scaled; // gram, product
+    struct rows_pass_params rows_pass;
+    struct box_step_params box_step;
 };
 
 struct op_call {

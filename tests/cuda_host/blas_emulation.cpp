@@ -1,4 +1,4 @@
-// blas.cuh by CBLAS in fp32; bf16 operands are converted first, so that sums are in fp32 as on the GPU, in another order.
+// blas.cuh by CBLAS, in double or in fp32; bf16 operands are converted first, so that sums are in fp32 as on the GPU, in another order.
 #include "tests/cuda_host/device_memory.h"
 
 #include "core/base/mem.h"
@@ -41,6 +41,34 @@ extern "C" enum status blas_product(struct blas *, struct view a, bool transpose
     for (int64_t i = 0; i < y.rows; i++)
         dtype_from_float(y.dtype, &product[(size_t)(i * y.cols)], (char *)y.data + i * y.stride * dtype_bytes(y.dtype),
                          y.cols);
+    device_memory_close();
+    return STATUS_OK;
+}
+
+static CBLAS_TRANSPOSE transposed(bool yes) { return yes ? CblasTrans : CblasNoTrans; }
+
+extern "C" enum status blas_double_product(struct blas *, double factor, struct view a, bool transpose_a, struct view b,
+                                           bool transpose_b, struct view y, bool accumulate) {
+    device_memory_open();
+    cblas_dgemm(CblasRowMajor, transposed(transpose_a), transposed(transpose_b), (int)y.rows, (int)y.cols,
+                (int)(transpose_a ? a.rows : a.cols), factor, (const double *)a.data, (int)a.stride,
+                (const double *)b.data, (int)b.stride, accumulate ? 1 : 0, (double *)y.data, (int)y.stride);
+    device_memory_close();
+    return STATUS_OK;
+}
+
+extern "C" enum status blas_gram(struct blas *, double factor, struct view a, struct view y, bool accumulate) {
+    device_memory_open();
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, (int)a.cols, (int)a.rows, factor, (const double *)a.data,
+                (int)a.stride, accumulate ? 1 : 0, (double *)y.data, (int)y.stride);
+    device_memory_close();
+    return STATUS_OK;
+}
+
+extern "C" enum status blas_triangle_solve(struct blas *, struct view a, struct view y) {
+    device_memory_open();
+    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, (int)y.rows, (int)y.cols, 1,
+                (const double *)a.data, (int)a.stride, (double *)y.data, (int)y.stride);
     device_memory_close();
     return STATUS_OK;
 }

@@ -39,6 +39,13 @@ static const struct {
     {"eigh", "-", "-"},
     {"cholesky", "-", "-"},
     {"svd", "-", "---"},
+    {"rows_gather", "--", "-"},
+    {"row_squares", "-", "-"},
+    {"gram", "-", "-"},
+    {"product", "--", "-"},
+    {"rows_pass", "-----", "---"},
+    {"box_step", "----", "--"},
+    {"triangle_inverse", "-", "-"},
 };
 
 enum { OPERANDS = OP_INPUTS + OP_OUTPUTS };

@@ -50,9 +50,14 @@ bool op_changes_input(const struct op_call *call, int i); // in place, or the gr
 bool op_accumulates(enum op op);                          // has a += form
 bool op_output_is_input(enum op op);                      // out[0] is in[0]
 
+// The ops on matrices in double: everything F64 but lists of rows. rows.c of this folder has their cases and definitions.
+struct rng;
+bool op_is_double(enum op op);
+void rows_case_build(const struct op_case *which, struct rng *rng, struct op_call *call, struct operands *operands);
+void rows_reference(const struct op_call *call, struct operands *operands);
+
 // Factorizations (factorizations.c) have no single right answer: the operands after the call are judged by those before
 // it. NULL, or what is wrong, until the next call.
-struct rng;
 bool op_is_factorization(enum op op);
 void factorization_build(const struct op_case *which, struct rng *rng, struct operands *operands);
 const char *factorization_wrong(enum op op, const struct operands *before, const struct operands *after);

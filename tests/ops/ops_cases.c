@@ -1,10 +1,13 @@
 // The case table and what its numbers mean:
 //
 //   n, c      rows and columns of the main operand (matmul: of y; grid ops: of w; losses: c = vocabulary)
-//   k         matmul: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output
+//   k         matmul, product: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output;
+//             rows_gather, rows_pass, box_step: listed rows, 0 for no list
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
 //   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
-//             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum
+//             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum;
+//             rows_pass: without noise; box_step: without h
+//   past      rows_pass: t + 1; gradient: normal noise; inverse: box_step without limit
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
 // Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
@@ -138,10 +141,48 @@ const struct op_case op_cases[] = {
     {OP_svd, .n = 200, .c = 40},
     {OP_svd, .n = 33, .c = 200, .option = true},
     {OP_svd, .n = 200, .c = 200},
+    {OP_rows_gather, .n = 1, .c = 1},
+    {OP_rows_gather, .n = 33, .c = 31, .k = 9},
+    {OP_rows_gather, .n = 300, .c = 72, .k = 300},
+    {OP_rows_gather, .n = 31, .c = 600},
+    WIDTH_CASES(OP_row_squares),
+    {OP_gram, .n = 1, .c = 1},
+    {OP_gram, .n = 33, .c = 31},
+    {OP_gram, .n = 600, .c = 33},
+    {OP_gram, .n = 70, .c = 300},
+    {OP_product, .n = 1, .c = 1, .k = 1},
+    {OP_product, .n = 33, .c = 31, .k = 9},
+    {OP_product, .n = 33, .c = 1, .k = 300, .ta = true},
+    {OP_product, .n = 1, .c = 257, .k = 31, .tb = true},
+    {OP_product, .n = 300, .c = 270, .k = 40},
+    {OP_triangle_inverse, .n = 1},
+    {OP_triangle_inverse, .n = 31},
+    {OP_triangle_inverse, .n = 64},
+    {OP_triangle_inverse, .n = 200},
+    {OP_rows_pass, .n = 1, .c = 1},
+    {OP_rows_pass, .n = 33, .c = 31, .k = 7, .past = 1},
+    {OP_rows_pass, .n = 300, .c = 8, .k = 257, .past = 64},
+    {OP_rows_pass, .n = 300, .c = 8, .option = true},
+    {OP_rows_pass, .n = 200, .c = 72, .k = 130, .past = 130, .gradient = true},
+    {OP_rows_pass, .n = 90, .c = 256, .past = 3},
+    {OP_rows_pass, .n = 40, .c = 600, .k = 39, .past = 2},
+    {OP_rows_pass, .n = 20, .c = 1500, .k = 12, .gradient = true},
+    {OP_rows_pass, .n = 7, .c = 4096, .past = 5},
+    {OP_rows_pass, .n = 9, .c = 4095, .k = 4, .option = true},
+    {OP_rows_pass, .n = 5000, .c = 2, .k = 4990, .past = 128},
+    {OP_box_step, .n = 1},
+    {OP_box_step, .n = 33, .k = 9},
+    {OP_box_step, .n = 9000, .k = 8999},
+    {OP_box_step, .n = 300, .k = 200, .inverse = true},
+    {OP_box_step, .n = 300, .k = 31, .option = true},
 };
 const int op_case_count = sizeof op_cases / sizeof *op_cases;
 
 enum dtype op_in_dtype(enum op op, int i) {
+    if (op_is_double(op)) {
+        bool list = i == (op == OP_box_step ? 2 : 1) && op != OP_product;
+        return list ? DTYPE_I32 : DTYPE_F64;
+    }
     if (op_is_factorization(op)) return DTYPE_F64;
     bool tokens = op == OP_embedding || op == OP_embedding_grad || op == OP_cross_entropy;
     return tokens && i == 1 ? DTYPE_I32 : DTYPE_F32;
@@ -149,8 +190,8 @@ enum dtype op_in_dtype(enum op op, int i) {
 
 enum dtype op_out_dtype(enum op op, int i) {
     if (op == OP_kl_divergence && i == 1) return DTYPE_I32;
-    bool is_double = op_is_factorization(op) || op == OP_cross_entropy || op == OP_kl_divergence || op == OP_row_dot ||
-                     op == OP_sum_squares;
+    bool is_double = op_is_factorization(op) || op_is_double(op) || op == OP_cross_entropy || op == OP_kl_divergence ||
+                     op == OP_row_dot || op == OP_sum_squares;
     return is_double ? DTYPE_F64 : DTYPE_F32;
 }
 
@@ -161,6 +202,7 @@ static bool is_logits(enum op op, int i) {
 bool op_changes_input(const struct op_call *call, int i) {
     if (is_logits(call->op, i)) return call->params.loss.gradient;
     if (call->op == OP_adamw) return i < 3;
+    if (call->op == OP_box_step) return i == 3;
     if (op_is_factorization(call->op)) return true;
     return i == 0 && op_output_is_input(call->op);
 }
@@ -169,6 +211,8 @@ bool op_accumulates(enum op op) {
     switch (op) {
     case OP_copy:
     case OP_matmul:
+    case OP_gram:
+    case OP_product:
     case OP_rmsnorm_grad:
     case OP_rmsnorm_gain_grad:
     case OP_sum_squares:
@@ -390,6 +434,10 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
     struct rng rng = {.seed = seed, .stream = RNG_TEST};
     *call = (struct op_call){.op = t->op, .accumulate = accumulate};
     *o = (struct operands){0};
+    if (op_is_double(t->op)) {
+        rows_case_build(t, &rng, call, o);
+        return;
+    }
     switch (t->op) {
     case OP_rmsnorm:
     case OP_rmsnorm_grad:

@@ -306,6 +306,10 @@ static void adamw(const struct op_call *c, struct operands *o) {
 }
 
 void op_reference(const struct op_call *c, struct operands *o) {
+    if (op_is_double(c->op)) {
+        rows_reference(c, o);
+        return;
+    }
     switch (c->op) {
     case OP_embedding_grad: embedding_grad(o); break;
     case OP_rmsnorm: rmsnorm(c, o); break;
