@@ -232,6 +232,10 @@ static const struct argp_option validate_options[] = {
     {"engine", KEY_ENGINE, "NAME", 0, "walk that is judged: zone (default), leap, gsw, clamp", 0},
     {"distribution", KEY_DISTRIBUTION, "NAME", 0,
      "of the gradients, in the eigenbasis: gaussian (default), rademacher, heavy (Student, 5 degrees of freedom)", 0},
+    {"n", KEY_N, "N", 0,
+     "coordinates of theorem2, proposition4 and adversarial, a power of two from 1024 on; 0 = the study's own "
+     "(default)",
+     0},
     {"replicates", KEY_REPLICATES, "R", 0, "draws of M per point; 0 = the study's own number (default)", 0},
     {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "draws between states for --resume; 0 = every 5 seconds (default)", 0},
     {0},
@@ -240,6 +244,9 @@ static const struct argp_option validate_options[] = {
 static void validate_finish(const struct validate_settings *s) {
     if (!has_study) args_fail("which study? theorem2, theorem3, proposition4 or adversarial");
     if (!walk_engine_keeps(s->engine)) args_fail("--engine %s: does not keep M x = M y", s->engine);
+    if (s->n && (s->n < 1024 || !hadamard_has_size(s->n)))
+        args_fail("--n %lld: must be a power of two from 1024 on", (long long)s->n);
+    if (s->n && s->study == STUDY_THEOREM3) args_fail("--n %lld: theorem3 has sizes of its own", (long long)s->n);
 }
 
 static error_t validate_parse(int key, char *arg, struct argp_state *state) {
@@ -250,6 +257,7 @@ static error_t validate_parse(int key, char *arg, struct argp_state *state) {
     case KEY_DISTRIBUTION:
         s->distribution = (enum distribution)choice("--distribution", arg, distribution_names);
         return 0;
+    case KEY_N: s->n = args_integer("--n", arg, 0, 1 << 24); return 0;
     case KEY_REPLICATES: s->replicates = args_integer("--replicates", arg, 0, 1 << 16); return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 0, many); return 0;
     case ARGP_KEY_ARG:

@@ -14,6 +14,11 @@ int64_t study_replicates(const struct study *study, int64_t quick, int64_t full)
     return study->settings->quick ? quick : full;
 }
 
+int64_t study_coordinates(const struct study *study, int64_t quick, int64_t full) {
+    if (study->settings->n) return study->settings->n;
+    return study->settings->quick ? quick : full;
+}
+
 void study_point(struct study *study, const char *figure, const char *series, double x, struct interval value) {
     fprintf(study->stream, "%s,%s,%.10g,%.10g,", figure, series, x, value.mean);
     if (isnan(value.low))
@@ -69,6 +74,7 @@ enum status validate_run(const struct program_common *common, const struct valid
     record_string(about, "engine", s->engine);
     record_string(about, "distribution", distribution_names[s->distribution]);
     record_bool(about, "quick", s->quick);
+    record_integer(about, "n", s->n);
     record_integer(about, "replicates", s->replicates);
     record_integer(about, "seed", (int64_t)common->seed);
     TRY(program_run_folder(common, about, &study.folder));

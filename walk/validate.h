@@ -22,6 +22,7 @@ struct validate_settings {
     const char *engine; // that is judged; keeps M x = M y
     enum distribution distribution;
     bool quick;
+    int64_t n;          // coordinates; 0: the study's own
     int64_t replicates; // draws of M per point; 0: the study's own number
     int64_t checkpoint_every;
 };
@@ -44,8 +45,9 @@ enum status study_theorem3(struct study *study);
 enum status study_proposition4(struct study *study);
 enum status study_adversarial(struct study *study);
 
-// The study's number, unless --replicates says otherwise.
+// The study's number, unless --replicates or --n says otherwise.
 int64_t study_replicates(const struct study *study, int64_t quick, int64_t full);
+int64_t study_coordinates(const struct study *study, int64_t quick, int64_t full);
 
 // One line of points.csv.
 void study_point(struct study *study, const char *figure, const char *series, double x, struct interval value);

@@ -118,7 +118,7 @@ enum status study_proposition4(struct study *study) {
     enum status status = STATUS_OK;
     bool quick = study->settings->quick;
     struct plan plan = {.study = study,
-                        .n = quick ? 512 : 2048,
+                        .n = study_coordinates(study, 512, 2048),
                         .sizes = quick ? 5 : 6,
                         .draws = study_replicates(study, 24, 18),
                         .m = {8, 16, 32, 64, 128, 256}};

@@ -2,8 +2,9 @@
 //
 //     theorem2_i    at most 16 m coordinates are fractional where the walk stops
 //     H1            QE there <= C log(n / m) F_alpha(m, n), with Proposition 4's constant for C; the least C that would do is printed
-//     H2            d log QE / d log m, at a vertex, is that of the law |d|^2 / (n - m) m mu (theory/error_law.h), which
-//                   tends to 1 - alpha for every alpha, also where F_alpha's stays at -1/2
+//     law           QE at a vertex is within 10 % of the law |d|^2 / (n - m) m mu (theory/error_law.h) at every alpha and m; m mu
+//                   stands for tr(P Sigma), and the figure with tr(P Sigma) of the very samples is beside it
+//     H2            d log QE / d log m, at a vertex, is that of the law, which tends to 1 - alpha for every alpha, also where F_alpha's stays at -1/2
 //     H2_asymptote  where 1 - alpha < -1/2, that slope is below F_alpha's -1/2
 #include "walk/validate.h"
 
@@ -29,7 +30,8 @@ enum {
     COLUMN_STOP_OF,
     COLUMN_VERTEX_OF = COLUMN_STOP_OF + CELLS,
     COLUMN_LAW_OF = COLUMN_VERTEX_OF + CELLS,
-    COLUMNS = COLUMN_LAW_OF + CELLS,
+    COLUMN_ENERGY_OF = COLUMN_LAW_OF + CELLS, // the law with tr(P Sigma) of these samples
+    COLUMNS = COLUMN_ENERGY_OF + CELLS,
 };
 
 static const char *const columns[COLUMNS] = {"energy", "qe_stop", "qe", "qe_law", "fractional_stop", "residual"};
@@ -62,6 +64,7 @@ static enum status draw(void *context, int64_t task, double *row) {
     uint64_t seed = instance_seed(plan->study->seed, SEED_MATRIX, task);
     TRY(residual_energy_power_law(&law, (double)problem.m, &expected));
     TRY(instance_new(&problem, seed, &instance));
+    row[COLUMN_ENERGY] = instance_energy(instance);
     for (int k = COLUMN_QE_STOP; k <= COLUMN_RESIDUAL; k++) row[k] = 0;
     for (int64_t start = 0; start < plan->starts; start++) {
         instance_start(instance, instance_seed(seed, SEED_START, start));
@@ -71,6 +74,7 @@ static enum status draw(void *context, int64_t task, double *row) {
             row[COLUMN_STOP_OF + cell] = figures[FIGURE_QE_WALK];
             row[COLUMN_VERTEX_OF + cell] = figures[FIGURE_QE];
             row[COLUMN_LAW_OF + cell] = by_law;
+            row[COLUMN_ENERGY_OF + cell] = by_law * row[COLUMN_ENERGY] / expected;
             row[COLUMN_QE_STOP] += figures[FIGURE_QE_WALK] / count;
             row[COLUMN_QE_VERTEX] += figures[FIGURE_QE] / count;
             row[COLUMN_LAW] += by_law / count;
@@ -78,7 +82,6 @@ static enum status draw(void *context, int64_t task, double *row) {
             row[COLUMN_RESIDUAL] = fmax(row[COLUMN_RESIDUAL], figures[FIGURE_RESIDUAL]);
         }
     }
-    row[COLUMN_ENERGY] = instance_energy(instance);
 done:
     instance_free(instance);
     return status;
@@ -95,8 +98,8 @@ static void describe(void *context, int64_t task, struct record *line) {
 
 // Figures of one alpha gathered over m. Nests index cells (start, walk) of the draws of one point.
 struct series {
-    struct nest stop[SIZES_MOST], vertex[SIZES_MOST], law[SIZES_MOST];
-    double *values; // [3][points][draws * starts * walks]
+    struct nest stop[SIZES_MOST], vertex[SIZES_MOST], law[SIZES_MOST], energy[SIZES_MOST];
+    double *values; // [4][points][draws * starts * walks]
 };
 
 static void gather(const struct plan *plan, const double *rows, int64_t alpha, int first, double *to,
@@ -115,11 +118,32 @@ static void gather(const struct plan *plan, const double *rows, int64_t alpha, i
 }
 
 struct verdicts {
-    enum verdict h1, h2, asymptote;
+    enum verdict h1, law, h2, asymptote;
     double least_constant, room; // over alpha: the largest ratio to log(n / m) F_alpha; least bound / QE
+    struct interval off,
+        off_samples; // QE over the law, and over that of the very samples, where they are farthest from 1
+    double off_alpha, off_m;
     char slopes[512];
     int at;
 };
+
+static bool farther(const struct interval *a, const struct interval *b) {
+    return fabs(a->mean - 1) > fabs(b->mean - 1);
+}
+
+static void judge_law(const struct plan *plan, const struct series *series, int64_t i, const char *name, double alpha,
+                      struct verdicts *v) {
+    uint64_t seed = plan->study->seed;
+    struct interval ratio = bootstrap_ratio(&series->vertex[i], &series->law[i], seed),
+                    samples = bootstrap_ratio(&series->vertex[i], &series->energy[i], seed),
+                    energy = bootstrap_ratio(&series->energy[i], &series->law[i], seed);
+    study_point(plan->study, "qe / law", name, plan->m[i], ratio);
+    study_point(plan->study, "qe / law of the samples", name, plan->m[i], samples);
+    study_point(plan->study, "tr(P Sigma) / m mu", name, plan->m[i], energy);
+    v->law = verdict_and(v->law, judge_near(&ratio, 1, 0.1));
+    if (farther(&ratio, &v->off)) v->off = ratio, v->off_alpha = alpha, v->off_m = plan->m[i];
+    if (farther(&samples, &v->off_samples)) v->off_samples = samples;
+}
 
 static enum status judge_alpha(const struct plan *plan, const struct series *series, int64_t a, struct verdicts *v) {
     enum status status = STATUS_OK;
@@ -137,6 +161,7 @@ static enum status judge_alpha(const struct plan *plan, const struct series *ser
         TRY(rates_theorem2(&h, constant, &bound));
         TRY(rates_theorem2(&h, 1, &unit));
         by_law[i] = nest_mean(&series->law[i]);
+        judge_law(plan, series, i, name, alpha, v);
         v->h1 = verdict_and(v->h1, judge_below(&stop, bound));
         v->least_constant = fmax(v->least_constant, stop.mean / unit);
         v->room = fmin(v->room, bound / stop.mean);
@@ -166,8 +191,14 @@ static enum status judge(const struct plan *plan, const double *rows) {
     enum status status = STATUS_OK;
     struct study *study = plan->study;
     int64_t cells = plan->sizes * plan->draws * plan->starts * plan->walks;
-    struct series series = {.values = mem_new((size_t)(3 * cells), sizeof(double))};
-    struct verdicts v = {VERDICT_HOLDS, VERDICT_HOLDS, VERDICT_HOLDS, 0, INFINITY, "", 0};
+    struct series series = {.values = mem_new((size_t)(4 * cells), sizeof(double))};
+    struct verdicts v = {.h1 = VERDICT_HOLDS,
+                         .law = VERDICT_HOLDS,
+                         .h2 = VERDICT_HOLDS,
+                         .asymptote = VERDICT_HOLDS,
+                         .room = INFINITY,
+                         .off = {1, 1, 1},
+                         .off_samples = {1, 1, 1}};
     double share = 0, residual = 0;
     for (int64_t task = 0; task < ALPHAS * plan->sizes * plan->draws; task++) {
         const double *row = rows + task * COLUMNS;
@@ -178,6 +209,7 @@ static enum status judge(const struct plan *plan, const double *rows) {
         gather(plan, rows, a, COLUMN_STOP_OF, series.values, series.stop);
         gather(plan, rows, a, COLUMN_VERTEX_OF, series.values + cells, series.vertex);
         gather(plan, rows, a, COLUMN_LAW_OF, series.values + 2 * cells, series.law);
+        gather(plan, rows, a, COLUMN_ENERGY_OF, series.values + 3 * cells, series.energy);
         TRY(judge_alpha(plan, &series, a, &v));
     }
     study_verdict(study, "theorem2_i", share <= 1 ? VERDICT_HOLDS : VERDICT_FAILS,
@@ -187,6 +219,11 @@ static enum status judge(const struct plan *plan, const double *rows) {
         "QE <= C log(n/m) F_alpha: C = %.3g would do for all alpha and m; with Proposition 4's constants there is "
         "room for a factor %.0f",
         v.least_constant, v.room);
+    study_verdict(study, "law", v.law,
+                  "QE over the law is farthest from 1 at alpha %g, m = %g: %.3f [%.3f, %.3f]; over the law with "
+                  "tr(P Sigma) of the very samples: %.3f [%.3f, %.3f]",
+                  v.off_alpha, v.off_m, v.off.mean, v.off.low, v.off.high, v.off_samples.mean, v.off_samples.low,
+                  v.off_samples.high);
     study_verdict(study, "H2", v.h2,
                   "slope of QE in m is the law's, alpha: slope [95 %%] (law at this n, 1 - alpha): %s", v.slopes);
     study_verdict(study, "H2_asymptote", v.asymptote,
@@ -202,12 +239,12 @@ enum status study_theorem2(struct study *study) {
     enum status status = STATUS_OK;
     bool quick = study->settings->quick;
     struct plan plan = {.study = study,
-                        .n = quick ? 2048 : 16384,
-                        .sizes = quick ? 4 : 5,
+                        .n = study_coordinates(study, 2048, 16384),
                         .draws = study_replicates(study, 8, 16),
                         .starts = quick ? 1 : 2,
                         .walks = 2,
                         .m = {8, 16, 32, 64, 128}};
+    while (plan.sizes < SIZES_MOST && 32 * (int64_t)plan.m[plan.sizes] <= plan.n) plan.sizes++;
     struct sweep sweep = {.what = "theorem 2",
                           .tasks = ALPHAS * plan.sizes * plan.draws,
                           .width = COLUMNS,
