@@ -13,8 +13,6 @@
 // l_i is walk_leverage: near the leverage q_i G^-1 q_i.
 #include "walk/state.h"
 
-#include "core/base/mem.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -136,19 +134,6 @@ static bool size_block(struct rule *r) {
 
 // ---- the loop
 
-static enum status save(struct walk_state *s) {
-    const struct walk_checkpoint *c = &s->options->checkpoint;
-    if (c->every <= 0 || !c->save || s->rounds % c->every != 0) return STATUS_OK;
-    int64_t bytes = walk_state_bytes(s);
-    void *p = NULL;
-    enum status status = mem_buffer_new(bytes, "a checkpoint of the walk", &p);
-    if (status != STATUS_OK) return status;
-    walk_state_save(s, p);
-    status = c->save(c->context, p, bytes);
-    mem_buffer_free(p);
-    return status;
-}
-
 static void set_rule(struct rule *r, const char *engine) {
     const struct walk_options *o = r->s->options;
     r->leaves = strcmp(engine, "zone") == 0    ? zone_leaves
@@ -216,13 +201,13 @@ enum status bulk_run(struct walk_state *s, const char *engine, int64_t stop) {
     // noisy: as the checkpoint says, where there is one
     set_rule(&rule, strcmp(engine, "leap") == 0 && s->noisy ? "zone" : engine);
     s->tau_most = rule.leaves == leap_leaves ? LEAP_TAU : ZONE_TAU;
-    int64_t idle = 0, before = walk_fractional(s);
+    int64_t idle = 0, before = walk_fractional(s), every = walk_save_every(s);
     while (walk_fractional(s) > stop && s->n_free > 0 && idle < PATIENCE) {
         TRY(go(&rule));
         idle = walk_fractional(s) < before ? 0 : idle + 1;
         before = walk_fractional(s);
         if (rule.leaves == leap_leaves && idle > LEAP_PATIENCE) walk_on(&rule);
-        TRY(save(s));
+        if (every > 0 && s->rounds % every == 0) TRY(walk_save(s));
     }
     if (rule.leaves == slack_leaves)
         snap(s);

@@ -28,21 +28,6 @@ static const double FIXED = 1e-7;                 // a pivot with a smaller P_pp
 static const double DOUBTFUL = 1e-3;              // below it P_pp is computed with a new H
 static const double SMALL = 2e-14, LARGE = 1e-11; // residuals: corrected above the first, H made anew above the second
 
-struct gsw {
-    struct walk_state *s;
-    int64_t kept;         // constraints that hold
-    double *inverse;      // H [kept, kept]
-    double *c;            // [width], H q_p, zeros beyond kept
-    double *t;            // [width]
-    unsigned char *fixed; // [n] pivots that could not move
-    int64_t pivot;        // id, or -1
-    double pivot_share;   // P_pp of the direction under way
-    uint64_t draws;
-    int64_t since_built, since_checked, moves;
-    const double *cost; // NULL: a walk; else x goes where <cost, x> falls
-    double cost_size;   // the largest |cost_i|
-};
-
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static const double *row_of(const struct walk_state *s, int64_t id) { return s->frame->q + id * s->frame->stride; }
@@ -267,11 +252,18 @@ done:
     return status;
 }
 
+// Checkpoints are written each time as many rows have been read as `every` passes over all coordinates have.
+static enum status save(struct gsw *g) {
+    struct walk_state *s = g->s;
+    int64_t every = walk_save_every(s);
+    if (every == 0 || s->rows_read - g->rows_saved < (double)every * (double)s->n) return STATUS_OK;
+    g->rows_saved = s->rows_read;
+    return walk_save(s);
+}
+
 static enum status run(struct gsw *g, int64_t stop, bool landing) {
     enum status status = STATUS_OK;
     struct walk_state *s = g->s;
-    TRY(build(g));
-    TRY(check(g));
     while (s->n_free > stop) {
         if (g->cost && s->n_free > s->rank && downhill(g)) {
             g->pivot_share = 1;
@@ -286,38 +278,67 @@ static enum status run(struct gsw *g, int64_t stop, bool landing) {
             if (!landing || g->kept == 0) break;
             drop_constraint(g);
         }
+        TRY(save(g));
     }
     TRY(check(g));
 done:
     return status;
 }
 
-static enum status start(struct walk_state *s, const double *cost, int64_t stop, bool landing, int64_t *moves,
-                         int64_t *kept) {
+enum status gsw_open(struct walk_state *s) {
     enum status status = STATUS_OK;
-    struct gsw g = {.s = s, .kept = s->rank, .pivot = -1, .cost = cost};
-    void *inverse = NULL, *vectors = NULL;
+    struct gsw *g = &s->gsw;
+    void *inverse = NULL, *vectors = NULL, *fixed = NULL;
+    g->s = s;
+    if (g->inverse) return STATUS_OK;
     TRY(mem_buffer_new(s->rank * s->rank * 8, "an inverse Gram matrix", &inverse));
     TRY(mem_buffer_new(2 * s->width * 8, "vectors of the walk", &vectors));
-    g.inverse = inverse, g.c = vectors, g.t = g.c + s->width;
-    g.fixed = mem_new((size_t)s->n, 1);
-    for (int64_t i = 0; cost && i < s->n; i++) g.cost_size = fmax(g.cost_size, fabs(cost[i]));
-    walk_release(s);
-    sum_free(s, s->residual, -1, s->fixed);
-    TRY(run(&g, stop, landing));
-    *moves = g.moves;
-    *kept = g.kept;
+    TRY(mem_buffer_new((s->n + 7) / 8 * 8, "pivots of the walk", &fixed));
+    g->inverse = inverse, g->c = vectors, g->t = g->c + s->width, g->fixed = fixed;
+    inverse = vectors = fixed = NULL;
 done:
-    free(g.fixed);
     mem_buffer_free(inverse);
     mem_buffer_free(vectors);
+    mem_buffer_free(fixed);
+    return status;
+}
+
+static enum status start(struct gsw *g, const double *cost) {
+    enum status status = STATUS_OK;
+    struct walk_state *s = g->s;
+    g->kept = s->rank, g->pivot = -1, g->pivot_share = 0;
+    g->since_built = g->since_checked = g->moves = 0;
+    g->cost = cost, g->cost_size = 0;
+    g->rows_saved = s->rows_read;
+    memset(g->fixed, 0, (size_t)(s->n + 7) / 8 * 8);
+    for (int64_t i = 0; cost && i < s->n; i++) g->cost_size = fmax(g->cost_size, fabs(cost[i]));
+    walk_release(s);
+    sum_free(s, s->residual, -1, s->fixed);
+    TRY(build(g));
+    TRY(check(g));
+    g->active = true;
+done:
+    return status;
+}
+
+static enum status walk(struct walk_state *s, const double *cost, int64_t stop, bool landing, int64_t *moves,
+                        int64_t *kept) {
+    enum status status = STATUS_OK;
+    struct gsw *g = &s->gsw;
+    TRY(gsw_open(s));
+    if (!g->active) TRY(start(g, cost));
+    TRY(run(g, stop, landing));
+    g->active = false;
+    *moves = g->moves;
+    *kept = g->kept;
+done:
     return status;
 }
 
 enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept) {
-    return start(s, NULL, stop, landing, moves, kept);
+    return walk(s, NULL, stop, landing, moves, kept);
 }
 
 enum status gsw_descend(struct walk_state *s, const double *cost, int64_t *moves, int64_t *kept) {
-    return start(s, cost, 0, false, moves, kept);
+    return walk(s, cost, 0, false, moves, kept);
 }

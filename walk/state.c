@@ -135,13 +135,36 @@ done:
 
 void walk_state_free(struct walk_state *s) {
     if (!s) return;
-    void *buffers[] = {s->gram_start,     s->x,         s->leverage,        s->free,
-                       s->held,           s->position,  s->direction,       s->signs,
-                       s->normals,        s->gram,      s->gram_before,     s->fixed,
-                       s->residual,       s->noise,     s->correct,         s->push,
-                       s->slow,           s->slow_pair, s->parts,           s->leaving,
-                       s->leave_ids,      s->leave_to,  s->leave_weight[0], s->leave_weight[1],
-                       s->leave_weight[2]};
+    void *buffers[] = {s->gram_start,
+                       s->x,
+                       s->leverage,
+                       s->free,
+                       s->held,
+                       s->position,
+                       s->direction,
+                       s->signs,
+                       s->normals,
+                       s->gram,
+                       s->gram_before,
+                       s->fixed,
+                       s->residual,
+                       s->noise,
+                       s->correct,
+                       s->push,
+                       s->slow,
+                       s->slow_pair,
+                       s->parts,
+                       s->leaving,
+                       s->leave_ids,
+                       s->leave_to,
+                       s->leave_weight[0],
+                       s->leave_weight[1],
+                       s->leave_weight[2],
+                       s->gsw.inverse,
+                       s->gsw.c,
+                       s->gsw.fixed,
+                       s->walked_ids,
+                       s->walked};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mem_buffer_free(buffers[i]);
     solver_free(&s->solver);
     solver_free(&s->trial);
@@ -471,6 +494,15 @@ enum status walk_settle(struct walk_state *s) {
         s->noisy = noisy;
         TRY(status);
     }
+done:
+    return status;
+}
+
+enum status walk_mark_new(struct walk_state *s, int64_t n) {
+    enum status status = STATUS_OK;
+    TRY(take(&s->walked_ids, n, 8, "coordinates of the walk"));
+    TRY(take(&s->walked, n, 8, "coordinates of the walk"));
+    s->n_walked = n;
 done:
     return status;
 }

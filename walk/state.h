@@ -42,6 +42,24 @@ struct leaver {
     bool may_stay; // leap's random part: stays free where a constraint rests on it
 };
 
+// A Gram-Schmidt walk under way (gsw.c).
+struct gsw {
+    struct walk_state *s;
+    bool active;          // a checkpoint goes on inside it
+    int64_t kept;         // constraints that hold
+    double *inverse;      // H [kept, kept]; room for rank^2
+    double *c;            // [width], H q_p, zeros beyond kept
+    double *t;            // [width]
+    unsigned char *fixed; // [n rounded up to 8] pivots that could not move
+    int64_t pivot;        // id, or -1
+    double pivot_share;   // P_pp of the direction under way
+    uint64_t draws;       // random numbers taken; goes on in the next Gram-Schmidt walk
+    int64_t since_built, since_checked, moves;
+    double rows_saved;  // rows_read at the last checkpoint
+    const double *cost; // NULL: a walk; else x goes where <cost, x> falls
+    double cost_size;   // the largest |cost_i|
+};
+
 struct walk_state {
     const struct frame *frame;
     const double *y;
@@ -89,6 +107,13 @@ struct walk_state {
     double rows_read;
     int64_t total_held, repairs, guards;
     double spread;
+
+    struct gsw gsw;
+    struct walk_result result; // of the parts that have ended
+    bool finishing;            // the final phase is under way
+    int64_t n_walked;          // coordinates that were fractional when it began:
+    int64_t *walked_ids;       // rising
+    double *walked;            // and where they were
 };
 
 enum status walk_state_new(const struct frame *frame, const double *y, const struct walk_options *options, bool noisy,
@@ -130,15 +155,26 @@ double walk_uniform(const struct walk_state *s, uint64_t stream, uint64_t index)
 // What follows from the lists, the Gram matrix and the step once they have been restored.
 enum status walk_resume(struct walk_state *s);
 
-// checkpoint.c
-int64_t walk_state_bytes(const struct walk_state *s);
-void walk_state_save(const struct walk_state *s, void *bytes);
-enum status walk_state_load(struct walk_state *s, const void *bytes, int64_t n_bytes);
+// Memory for the n coordinates that are fractional before the final phase.
+enum status walk_mark_new(struct walk_state *s, int64_t n);
+
+// checkpoint.c. walk_save hands the state to the hook of the options; walk_load is its inverse: what it leaves goes on to the same
+// bits. STATUS_INVALID: the bytes are of another run or damaged.
+enum status walk_save(struct walk_state *s);
+enum status walk_load(struct walk_state *s, const void *bytes, int64_t n_bytes);
+
+// Steps between checkpoints; 0: none are wanted.
+static inline int64_t walk_save_every(const struct walk_state *s) {
+    return s->options->checkpoint.save ? s->options->checkpoint.every : 0;
+}
 
 // bulk.c, gsw.c: the engines. `stop`: fractional coordinates at which they end.
 enum status bulk_run(struct walk_state *s, const char *engine, int64_t stop);
-// Moves held coordinates back to the free set first. *kept: constraints that still hold; landing gives them up one by one.
+// Moves held coordinates back to the free set first, or goes on where a checkpoint was written. *kept: constraints that still
+// hold; landing gives them up one by one.
 enum status gsw_run(struct walk_state *s, int64_t stop, bool landing, int64_t *moves, int64_t *kept);
+// Memory of s->gsw; the second call does nothing.
+enum status gsw_open(struct walk_state *s);
 // To a vertex without a draw while <cost, x> can fall: cost [n] (vertex.c).
 enum status gsw_descend(struct walk_state *s, const double *cost, int64_t *moves, int64_t *kept);
 

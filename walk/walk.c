@@ -18,10 +18,10 @@ struct engine {
 static enum status run_bulk(struct walk_state *s, const struct engine *engine, int64_t stop,
                             struct walk_result *result) {
     enum status status = STATUS_OK;
-    TRY(bulk_run(s, engine->name, stop));
+    if (!s->gsw.active) TRY(bulk_run(s, engine->name, stop));
     result->steps = s->rounds;
     // Where constraints rest on few coordinates, many are held; one at a time they can be rounded all the same.
-    if (walk_fractional(s) > stop && engine->keeps)
+    if (s->gsw.active || (walk_fractional(s) > stop && engine->keeps))
         TRY(gsw_run(s, stop, false, &result->finish_moves, &result->constraints_kept));
 done:
     return status;
@@ -114,26 +114,45 @@ done:
     return status;
 }
 
-static enum status round_all(struct walk_state *s, const struct engine *engine, double *x, double *x_walk,
-                             struct walk_result *result) {
+// Remembers the point before the final phase.
+static enum status mark(struct walk_state *s) {
+    enum status status = walk_mark_new(s, s->result.fractional_walk);
+    for (int64_t i = 0, k = 0; i < s->n && status == STATUS_OK; i++)
+        if (s->x[i] > 0 && s->x[i] < 1) s->walked_ids[k] = i, s->walked[k++] = s->x[i];
+    return status;
+}
+
+// Up to the point before the final phase.
+static enum status walk_all(struct walk_state *s, const struct engine *engine) {
+    enum status status = STATUS_OK;
+    struct walk_result *result = &s->result;
+    int64_t stop = s->options->stop ? s->options->stop : engine->run == run_gsw ? 0 : 16 * s->rank;
+    TRY(engine->run(s, engine, stop, result));
+    result->fractional_walk = count_fractional(s->x, s->n);
+    result->residual_walk = frame_residual(s->frame, s->x, s->y, s->residual);
+    s->rows_read += (double)s->n;
+    TRY(mark(s));
+    s->finishing = true;
+done:
+    return status;
+}
+
+static enum status round_all(struct walk_state *s, const struct engine *engine, double *x, double *x_walk) {
     enum status status = STATUS_OK;
     const struct walk_options *o = s->options;
-    const struct frame *frame = s->frame;
-    int64_t stop = o->stop ? o->stop : engine->run == run_gsw ? 0 : 16 * frame->rank;
+    struct walk_result *result = &s->result;
     double start = clock_seconds();
-    if (o->checkpoint.resume) TRY(walk_state_load(s, o->checkpoint.resume, o->checkpoint.resume_bytes));
-    TRY(engine->run(s, engine, stop, result));
+    if (o->checkpoint.resume) TRY(walk_load(s, o->checkpoint.resume, o->checkpoint.resume_bytes));
+    if (!s->finishing) TRY(walk_all(s, engine));
     result->seconds_walk = clock_seconds() - start;
-    result->fractional_walk = count_fractional(s->x, s->n);
-    result->residual_walk = frame_residual(frame, s->x, s->y, s->residual);
-    s->rows_read += (double)s->n;
     if (x_walk) memcpy(x_walk, s->x, (size_t)s->n * sizeof *x_walk);
+    for (int64_t k = 0; k < s->n_walked && x_walk; k++) x_walk[s->walked_ids[k]] = s->walked[k];
     start = clock_seconds();
     result->residual = result->residual_walk;
     if (o->finish != WALK_STOP) {
         TRY(finish(s, o->finish, result));
         result->seconds_finish = clock_seconds() - start;
-        result->residual = frame_residual(frame, s->x, s->y, NULL);
+        result->residual = frame_residual(s->frame, s->x, s->y, NULL);
         s->rows_read += (double)s->n;
     }
     memcpy(x, s->x, (size_t)s->n * sizeof *x);
@@ -147,20 +166,24 @@ enum status walk_round(const struct frame *frame, const double *y, const struct 
     struct walk_state *s = NULL;
     struct walk_options o = *options;
     const struct engine *engine = engine_named(o.engine);
-    struct walk_result r = {.n = frame->n, .m = frame->m, .rank = frame->rank, .constraints_kept = frame->rank};
     TRY(check_options(&o));
     TRY(check_start(y, frame->n));
     if (o.step_size == 0) o.step_size = engine->step_size;
     if (o.slack == 0) o.slack = fmin(4 * o.step_size, 0.45);
     if (o.block == 0) o.block = 0.5;
     TRY(walk_state_new(frame, y, &o, engine->noisy, engine->gaussian, &s));
-    r.engine = engine->name;
-    r.fractional_start = count_fractional(y, frame->n);
-    TRY(round_all(s, engine, x, x_walk, &r));
-    r.fractional = count_fractional(x, frame->n);
-    r.reads = s->rows_read / (double)frame->n;
-    r.spread = s->spread, r.held = s->total_held, r.repairs = s->repairs, r.guards = s->guards;
-    *result = r;
+    struct walk_result *r = &s->result;
+    *r = (struct walk_result){.engine = engine->name,
+                              .n = frame->n,
+                              .m = frame->m,
+                              .rank = frame->rank,
+                              .constraints_kept = frame->rank,
+                              .fractional_start = count_fractional(y, frame->n)};
+    TRY(round_all(s, engine, x, x_walk));
+    r->fractional = count_fractional(x, frame->n);
+    r->reads = s->rows_read / (double)frame->n;
+    r->spread = s->spread, r->held = s->total_held, r->repairs = s->repairs, r->guards = s->guards;
+    *result = *r;
 done:
     walk_state_free(s);
     return status;

@@ -33,10 +33,10 @@ enum walk_finish {
     WALK_VERTEX_NEAREST, // those left at a vertex are rounded to nearest
 };
 
-// A walk that was saved while it ran. Called by walk_round after every `every` steps or rounds with what a later call needs to
-// go on to the same bits; what the hook returns other than STATUS_OK ends the walk.
+// A walk that was saved while it ran. Called by walk_round with what a later call needs to go on to the same bits; what the hook
+// returns other than STATUS_OK ends the walk.
 struct walk_checkpoint {
-    int64_t every; // 0: never
+    int64_t every; // steps or rounds; in Gram-Schmidt walks and final phases: rows read, in units of n; 0: never
     enum status (*save)(void *context, const void *bytes, int64_t n_bytes);
     void *context;
     const void *resume; // bytes of an earlier call with the same frame, y and options; NULL: from the start
@@ -71,7 +71,7 @@ struct walk_result {
     int64_t held;             // coordinates taken out of the walk because a constraint rests on them
     int64_t repairs;          // times a correction left the box and was cut (each costs exact unbiasedness)
     int64_t guards;           // blocks made smaller because what was left could not have carried the correction
-    double seconds_walk, seconds_finish;
+    double seconds_walk, seconds_finish; // of this call
 };
 
 // y [n] -> x [n]; x may be y. x_walk [n] or NULL: the point before the final phase.

@@ -160,6 +160,82 @@ static enum status keep(void *context, const void *bytes, int64_t n) {
     return STATUS_OK;
 }
 
+// Runs `o` to its end, then again from its save number `at`; false where there are not so many. *calls: how many there are.
+static bool ends_alike_from(struct problem *p, struct walk_options o, int64_t at, double *want, double *want_walk,
+                            int64_t *calls) {
+    int64_t bytes = p->frame->n * 8;
+    struct saved saved = {.keep = at};
+    struct walk_result r, again;
+    o.checkpoint = (struct walk_checkpoint){.every = 1, .save = keep, .context = &saved};
+    threads_set(1);
+    check_ok(walk_round(p->frame, p->y, &o, want, want_walk, &r));
+    *calls = saved.calls;
+    if (!saved.bytes) return false;
+    o.checkpoint = (struct walk_checkpoint){.resume = saved.bytes, .resume_bytes = saved.n};
+    threads_set(2);
+    memset(p->x, 0xff, (size_t)bytes);
+    memset(p->x_walk, 0xff, (size_t)bytes);
+    check_ok(walk_round(p->frame, p->y, &o, p->x, p->x_walk, &again));
+    if (memcmp(p->x, want, (size_t)bytes) || memcmp(p->x_walk, want_walk, (size_t)bytes))
+        fail_msg("%s, final phase %d: save %lld of %lld ends elsewhere", o.engine, (int)o.finish, (long long)at,
+                 (long long)*calls);
+    assert_int_equal(r.steps, again.steps);
+    assert_int_equal(r.finish_moves, again.finish_moves);
+    assert_int_equal(r.fractional_walk, again.fractional_walk);
+    assert_int_equal(r.fractional, again.fractional);
+    assert_int_equal(r.constraints_kept, again.constraints_kept);
+    assert_true(r.reads == again.reads && r.residual_walk == again.residual_walk && r.residual == again.residual);
+    enum walk_finish finish = o.finish;
+    o.finish = finish == WALK_STOP ? WALK_VERTEX : WALK_STOP;
+    check_fails(walk_round(p->frame, p->y, &o, p->x, NULL, &again), STATUS_INVALID);
+    o.finish = finish, o.checkpoint.resume_bytes -= 8;
+    check_fails(walk_round(p->frame, p->y, &o, p->x, NULL, &again), STATUS_INVALID);
+    free(saved.bytes);
+    return true;
+}
+
+// gsw, and the final phases of the others: from 15 saves of each, the last one among them.
+static void moves_one_at_a_time_resume_to_the_same_bits(void **state) {
+    (void)state;
+    enum { N = 400 };
+    const char *names[] = {"gsw", "zone", "leap"};
+    for (enum walk_case kind = 0; kind < N_CASES; kind++) {
+        struct problem p = problem_new(kind, N, 12, 5);
+        double *want = walk_case_numbers(N), *want_walk = walk_case_numbers(N);
+        for (int e = 0; e < 3; e++) {
+            int64_t without = 0, calls = 0;
+            for (enum walk_finish finish = WALK_STOP; finish <= WALK_VERTEX_NEAREST; finish++) {
+                if (finish == WALK_NEAREST) continue;
+                struct walk_options o = {.engine = names[e], .finish = finish, .seed = 4, .walk = 1};
+                ends_alike_from(&p, o, INT64_MAX, want, want_walk, &calls);
+                if (finish == WALK_STOP) without = calls;
+                if (e == 0) assert_true(without >= 20);
+                if (e > 0 && finish != WALK_STOP) assert_true(calls >= without + 3);   // the phase itself is saved
+                if (e == 0 && finish == WALK_VERTEX) assert_int_equal(calls, without); // is there already
+                for (int64_t k = 0; k < 15; k++)
+                    if (calls > 0) assert_true(ends_alike_from(&p, o, (calls - 1) * k / 14, want, want_walk, &calls));
+            }
+        }
+        // Coordinates that zone could not let jump go on alone before the final phase does.
+        struct walk_options o = {.engine = "zone", .finish = WALK_LANDING, .seed = 4, .stop = 1};
+        struct walk_result r;
+        int64_t calls = 0;
+        check_ok(walk_round(p.frame, p.y, &o, p.x, NULL, &r));
+        o.finish = WALK_STOP;
+        struct walk_result stopped;
+        check_ok(walk_round(p.frame, p.y, &o, p.x, NULL, &stopped));
+        assert_true(stopped.finish_moves > 0 && r.finish_moves > stopped.finish_moves);
+        o.finish = WALK_LANDING;
+        ends_alike_from(&p, o, INT64_MAX, want, want_walk, &calls);
+        for (int64_t k = 0; k < 10; k++)
+            assert_true(ends_alike_from(&p, o, (calls - 1) * (5 + k) / 14, want, want_walk, &calls));
+        free(want);
+        free(want_walk);
+        problem_free(&p);
+    }
+    threads_set(0);
+}
+
 static enum status stop_at_once(void *context, const void *bytes, int64_t n) {
     (void)context, (void)bytes, (void)n;
     return status_set(STATUS_IO, "no room for a checkpoint");
@@ -333,6 +409,7 @@ int main(void) {
         cmocka_unit_test(what_makes_no_sense_is_refused),
         cmocka_unit_test(threads_do_not_change_the_walk),
         cmocka_unit_test(a_walk_resumed_ends_with_the_same_bits),
+        cmocka_unit_test(moves_one_at_a_time_resume_to_the_same_bits),
         cmocka_unit_test(memory_that_is_not_there_is_an_error),
         cmocka_unit_test(zone_is_the_plain_algorithm),
     };
