@@ -1,8 +1,9 @@
 // discquant-spectra: what the covariance of a network's per-sample gradients is like, and what the paper says of it.
-#include "data/program.h"
+#include "spectra/merge.h"
 
 int main(int argc, char **argv) {
     const struct command commands[] = {
+        merge_command,
         {0},
     };
     return program_main_commands("discquant-spectra",
