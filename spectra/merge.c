@@ -90,10 +90,10 @@ enum status merge(const char *const *paths, int64_t n, const char *folder, int64
     *first = begin;
     *samples = count;
 done:
+    sums_free(sums); // borrows a store's settings
     for (int64_t i = 0; i < n; i++) store_free(parts[i].store);
     free(parts);
     store_free(store);
-    sums_free(sums);
     free(records);
     free(sums_path);
     return status;
