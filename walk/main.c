@@ -33,6 +33,7 @@ enum {
     KEY_RECOMPUTE,
     KEY_LEAVE_CLIPPING,
     KEY_COMPARE,
+    KEY_MATRIX,
     KEY_QUICK,
 };
 
@@ -161,6 +162,10 @@ static const struct argp_option round_options[] = {
      "than once",
      3},
     {0, 0, 0, 0, "Memory:", 4},
+    {"matrix", KEY_MATRIX, "FILE", 0,
+     "keep M on the disk, beside FILE, instead of in memory; the room is free again when the program ends, however it "
+     "does",
+     4},
     {"batch-size", KEY_BATCH, "B", 0, "windows per pass (default: as many as make 2048 tokens, at least 8)", 4},
     {"recompute", KEY_RECOMPUTE, 0, 0, "recompute layers on the way back instead of keeping their activations", 4},
     {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps of the walk between states for --resume (default: 10)", 4},
@@ -212,6 +217,7 @@ static error_t round_parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_LEAVE_CLIPPING: s->leave_clipping = true; return 0;
     case KEY_COMPARE: add_compared(s, arg); return 0;
+    case KEY_MATRIX: s->matrix = arg; return 0;
     case KEY_BATCH: s->batch = args_integer("--batch-size", arg, 0, 1 << 20); return 0;
     case KEY_RECOMPUTE: s->recompute = true; return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;

@@ -310,15 +310,20 @@ done:
     return status;
 }
 
-enum status network_matrix_new(struct network *network, const int32_t *tokens, int64_t windows, int64_t stride,
-                               const char *path, struct network_matrix **out) {
+enum status network_matrix_new(struct network *network, const int32_t *tokens, int64_t windows,
+                               const struct network_matrix_options *options, struct network_matrix **out) {
     enum status status = STATUS_OK;
     struct whole_file *file = NULL;
+    int64_t stride = options->stride;
     if (stride == 0) stride = (windows + STRIDE_MULTIPLE - 1) / STRIDE_MULTIPLE * STRIDE_MULTIPLE;
     REQUIRE(stride >= windows, "a row has room for the windows");
     struct network_matrix *matrix = mem_new(1, sizeof *matrix);
     *matrix = (struct network_matrix){.n = network->n, .m = windows, .stride = stride};
-    TRY(matrix_memory(matrix, path, &file));
+    TRY(matrix_memory(matrix, options->path, &file));
+    if (options->path && options->scratch) { // the file goes, its mapping stays
+        whole_file_free(file);
+        file = NULL;
+    }
     TRY(network_rows(network, tokens, windows, stride, matrix->values));
     if (file) TRY(whole_file_commit(file));
     *out = matrix;

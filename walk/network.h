@@ -2,7 +2,7 @@
 //
 //     TRY(network_new(model->transformer, model->step, &grid, &(struct network_options){.seq_len = 64}, &network));
 //     TRY(network_draw(corpus, 64, seed, 0, m, tokens));               // m windows
-//     TRY(network_matrix_new(network, tokens, m, 0, NULL, &matrix));   // M, y, s: ready for a walk
+//     TRY(network_matrix_new(network, tokens, m, &(struct network_matrix_options){0}, &matrix));   // ready for a walk
 //     TRY(network_draw(corpus, 64, seed, m, fresh, tokens));           // others
 //     TRY(network_inner(network, tokens, fresh, d, products));         // d = x - y; QE is the mean of their squares
 //     TRY(network_loss_change(network, tokens, fresh, x, change));     // what the products approximate
@@ -56,17 +56,21 @@ enum status network_draw(const struct corpus *corpus, int64_t seq_len, uint64_t 
 // M, coordinate-major: rows[i stride + k] = coordinate i of g_k, k < windows <= stride; the rest of a row stays as it is.
 enum status network_rows(struct network *network, const int32_t *tokens, int64_t windows, int64_t stride, double *rows);
 
-// The same in memory of its own or, with a path, in a mapped .npy file [n, stride] that appears when M is complete.
-// stride 0 = windows rounded up to whole cache lines. Takes n stride 8 bytes; what is written to a mapped M later
-// changes the file. A file larger than memory is slow: every pass writes a few columns of every row.
+// The same in memory of its own or in a mapped file. Takes n stride 8 bytes; what is written to a mapped M later changes the
+// file. A file larger than memory is slow: every pass writes a few columns of every row.
+struct network_matrix_options {
+    int64_t stride;   // 0 = windows rounded up to whole cache lines
+    const char *path; // a .npy file [n, stride] that appears when M is complete; NULL: in memory
+    bool scratch;     // no file appears: the room on the disk is free again when M is, or the process ends
+};
 struct network_matrix {
     double *values; // [n, stride]; columns from m on are zero
     int64_t n, m, stride;
     void *buffer, *map;
     int64_t map_bytes;
 };
-enum status network_matrix_new(struct network *network, const int32_t *tokens, int64_t windows, int64_t stride,
-                               const char *path, struct network_matrix **out);
+enum status network_matrix_new(struct network *network, const int32_t *tokens, int64_t windows,
+                               const struct network_matrix_options *options, struct network_matrix **out);
 void network_matrix_free(struct network_matrix *matrix); // accepts NULL; the file stays
 
 // products[k] = <g_k, d>, d [n]; no row is held, sums in double: M^T d for the numbers that M has.

@@ -111,10 +111,13 @@ static enum status make_instance(struct run *run) {
     void *work = NULL;
     int64_t stride = frame_stride(run->m), n = network->n;
     // The frame, the walk's state, its saved copy and eight fresh gradients: about 40 numbers per coordinate.
-    run->planned_bytes = mem_resident_peak() + n * stride * 8 + 10 * run->m * run->m * 8 + 40 * n * 8;
-    progress_say("%lld coordinates, %lld samples: M takes %.1f MB", (long long)n, (long long)run->m,
-                 (double)(n * stride * 8) / 1e6);
-    TRY(network_matrix_new(network, run->tokens, run->m, stride, NULL, &run->matrix));
+    struct network_matrix_options options = {.stride = stride, .path = run->settings->matrix, .scratch = true};
+    run->planned_bytes = mem_resident_peak() + 10 * run->m * run->m * 8 + 40 * n * 8;
+    if (!options.path) run->planned_bytes += n * stride * 8;
+    progress_say("%lld coordinates, %lld samples: M takes %.1f MB%s%s", (long long)n, (long long)run->m,
+                 (double)(n * stride * 8) / 1e6, options.path ? " of the disk at " : "",
+                 options.path ? options.path : "");
+    TRY(network_matrix_new(network, run->tokens, run->m, &options, &run->matrix));
     TRY(network_clip_offsets(network, run->tokens, run->m, run->offsets));
     TRY(network_clip_offsets(network, run->fresh_tokens, run->fresh, run->fresh_offsets));
     memcpy(run->start, network->y, (size_t)n * sizeof *run->start);

@@ -41,6 +41,7 @@ struct round_settings {
     int64_t seq_len, batch;
     int64_t validation_samples; // 0: all
     bool recompute;
+    const char *matrix;  // M in this file while the run lasts, which then is gone; NULL: in memory
     bool leave_clipping; // start at y even though weights outside the grid's range shift the losses
     struct walker walker;
     int64_t checkpoint_every; // steps

@@ -15,6 +15,8 @@
 
 enum { WINDOWS = 11, SEQ_LEN = 8, WEIGHTS = 40 };
 
+static const struct network_matrix_options in_memory = {0};
+
 struct setting {
     struct backend *backend;
     struct step *step;
@@ -155,7 +157,7 @@ static void columns_of_m_are_scaled_gradients_of_windows(void **state) {
         setting_open(&s, configs[c]);
         gradients_of_single_windows(&s, s.rows);
         for (int64_t i = 0; i < s.network->n * WINDOWS; i++) s.rows[i] *= s.up[i / WINDOWS] - s.down[i / WINDOWS];
-        check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, 0, NULL, &matrix));
+        check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, &in_memory, &matrix));
         assert_true(matrix->m == WINDOWS && matrix->stride == 16 && matrix->n == s.network->n);
         check_rows(&s, matrix->values, matrix->stride, s.rows, 1e-6);
         for (int64_t i = 0; i < matrix->n; i++)
@@ -301,8 +303,8 @@ static void m_in_a_file_is_m_in_memory(void **state) {
     setting_open(&s, &llama);
     char *folder = files_folder();
     const char *path = files_path(folder, "m.npy");
-    check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, 0, NULL, &memory));
-    check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, 0, path, &mapped));
+    check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, &in_memory, &memory));
+    check_ok(network_matrix_new(s.network, s.tokens, WINDOWS, &(struct network_matrix_options){.path = path}, &mapped));
     size_t bytes = (size_t)(memory->n * memory->stride) * sizeof(double), n = 0;
     assert_memory_equal(memory->values, mapped->values, bytes);
     assert_true((uintptr_t)mapped->values % 64 == 0 && (uintptr_t)memory->values % 64 == 0);
@@ -314,6 +316,16 @@ static void m_in_a_file_is_m_in_memory(void **state) {
     assert_non_null(strstr(file + 10, shape));
     assert_memory_equal(file + 128, memory->values, bytes);
     assert_false(files_has(folder, "m.npy.part"));
+    free(file);
+    // A scratch file leaves what stands at its path, and nothing of its own.
+    check_ok(network_matrix_new(s.network, s.tokens, WINDOWS,
+                                &(struct network_matrix_options){.path = path, .scratch = true}, &mapped));
+    assert_memory_equal(memory->values, mapped->values, bytes);
+    assert_false(files_has(folder, "m.npy.part"));
+    mapped->values[0] += 1;
+    network_matrix_free(mapped);
+    file = files_bytes(path, &n);
+    assert_memory_equal(file + 128, memory->values, bytes);
     free(file);
     network_matrix_free(memory);
     files_remove(folder);
@@ -328,11 +340,12 @@ static void a_failure_leaves_no_file(void **state) {
     setting_open(&s, &llama);
     char *folder = files_folder();
     const char *path = files_path(folder, "m.npy");
+    const struct network_matrix_options options = {.path = path};
     int failures = 0;
     for (int what = 0; what < 2; what++) {
         for (int64_t k = 0;; k++) {
             (what ? mem_fail_at : whole_file_fail_at)(k);
-            enum status status = network_matrix_new(s.network, s.tokens, WINDOWS, 0, path, &matrix);
+            enum status status = network_matrix_new(s.network, s.tokens, WINDOWS, &options, &matrix);
             mem_fail_at(-1);
             whole_file_fail_at(-1);
             if (status == STATUS_OK) break;
@@ -348,9 +361,10 @@ static void a_failure_leaves_no_file(void **state) {
         assert_int_equal(unlink(path), 0);
     }
     assert_true(failures >= 6);
-    check_fails(network_matrix_new(s.network, s.tokens, WINDOWS, 0, files_path(folder, "absent/m.npy"), &matrix),
-                STATUS_IO);
-    check_fails(network_matrix_new(s.network, s.tokens, WINDOWS, INT64_MAX / 64, path, &matrix), STATUS_NO_MEMORY);
+    struct network_matrix_options absent = {.path = files_path(folder, "absent/m.npy")},
+                                  huge = {.stride = INT64_MAX / 64, .path = path};
+    check_fails(network_matrix_new(s.network, s.tokens, WINDOWS, &absent, &matrix), STATUS_IO);
+    check_fails(network_matrix_new(s.network, s.tokens, WINDOWS, &huge, &matrix), STATUS_NO_MEMORY);
     assert_false(files_has(folder, "m.npy"));
     files_remove(folder);
     setting_close(&s);

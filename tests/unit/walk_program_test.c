@@ -4,6 +4,8 @@
 
 #include "data/json.h"
 
+#include <sys/resource.h>
+
 #define PROGRAM "walk/discquant-walk"
 
 struct inputs {
@@ -249,6 +251,46 @@ static void killed_rounds_resume_to_the_same_bits_with_any_threads(void **state)
     files_remove(in.folder);
 }
 
+// M on the disk gives the same bits, leaves nothing behind and leaves what stands at its path.
+static void m_on_the_disk_rounds_to_the_same_bits(void **state) {
+    (void)state;
+    struct inputs in;
+    size_t n;
+    inputs_open(&in);
+    char *path = mem_format("%s/m", in.folder);
+    files_put(path, "mine", 4);
+    check_done(run_round(&in, "memory", MORE("--engine", "leap")));
+    check_done(run_round(&in, "disk", MORE("--engine", "leap", "--matrix", path)));
+    check_same_run(in.folder, "memory", "disk");
+    check_same_file(in.folder, "memory", "disk", "model/model.safetensors");
+    char *mine = files_bytes(path, &n);
+    assert_true(n == 4 && memcmp(mine, "mine", 4) == 0);
+    assert_false(files_has(in.folder, "m.part"));
+    free(mine);
+    free(path);
+    files_remove(in.folder);
+}
+
+// A limit on the size of files stands for a full disk: room for M is refused in the same way.
+static void a_disk_without_room_for_m_is_one_line(void **state) {
+    (void)state;
+    struct inputs in;
+    struct rlimit before;
+    inputs_open(&in);
+    char *path = mem_format("%s/m", in.folder);
+    getrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 1 << 20, .rlim_max = before.rlim_max});
+    struct process process = run_round(&in, "run", MORE("--engine", "leap", "--matrix", path));
+    setrlimit(RLIMIT_FSIZE, &before);
+    process_check_error(process, 1, "cannot make room for this file");
+    assert_false(files_has(in.folder, "m") || files_has(in.folder, "m.part") ||
+                 files_has(in.folder, "run/result.json"));
+    process_check_error(run_round(&in, "two", MORE("--matrix", "/nowhere/m")), 1, "/nowhere/m");
+    free(path);
+    files_remove(in.folder);
+}
+
 // A folder on the same grid is measured as the same rounding made here is; one on another grid is refused.
 static void other_roundings_are_measured_beside(void **state) {
     (void)state;
@@ -300,6 +342,8 @@ int main(void) {
         cmocka_unit_test(the_rounded_folder_reads_back_with_the_same_measures),
         cmocka_unit_test(sampled_losses_are_kept),
         cmocka_unit_test(killed_rounds_resume_to_the_same_bits_with_any_threads),
+        cmocka_unit_test(m_on_the_disk_rounds_to_the_same_bits),
+        cmocka_unit_test(a_disk_without_room_for_m_is_one_line),
         cmocka_unit_test(other_roundings_are_measured_beside),
         cmocka_unit_test(rounds_with_wrong_input_end_with_status_1),
     };
