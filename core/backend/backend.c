@@ -61,8 +61,8 @@ void backend_close(struct backend *backend) {
 }
 
 static bool is_product(enum op op) {
-    return op == OP_matmul || op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent ||
-           op == OP_attention_cached;
+    return op == OP_matmul || op == OP_sample_products || op == OP_attention || op == OP_attention_grad ||
+           op == OP_attention_tangent || op == OP_attention_cached;
 }
 
 static bool has_bf16(const struct op_call *call) {

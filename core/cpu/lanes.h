@@ -31,6 +31,7 @@ typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias
 typedef float half_lanes __attribute__((vector_size(LANES * 2), aligned(4), may_alias)); // half a register
 typedef double wide_lanes __attribute__((vector_size(LANES * 4), may_alias));            // LANES / 2 doubles
 typedef int32_t int_lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t bit_lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 static inline lanes lanes_load(const float *x) { return *(const lanes *)x; }
 static inline void lanes_store(float *x, lanes v) { *(lanes *)x = v; }

@@ -38,6 +38,22 @@
 // row_dot            a, b [N, C]                                     y [N, 1] F64              y_n = factor sum_c a b
 // sum_squares        a [N, C]                                        y [S, 1] F64              row s (+)= sum of squares of its N / S consecutive rows
 //
+// Samples, one per row or per equal part of the rows; n coordinates of a weight, row-major, from `first` on; D directions; J sketches of k numbers.
+// sample_products    dy [N, O], x [N, I']                            y [S O, I']               y_s (+)= dy_s^T x_s over the S equal parts of the rows
+// sketch             a [S, n], directions [D, n] or none             norms [S, 1] F64, sketches [S, J k] or none, inner [S, D] F64 or none
+//                                                                                              norms_s (+)= |a_s|^2, sketches_s (+)= (S_1 a_s, ..., S_J a_s), inner_sd (+)= <a_s, direction_d>
+// exact_sum          a [S, n]                                        y [1, n] F64              y_c (+)= sum over s of a_sc rounded to a multiple of 2^-40, ascending; NaN for ever once |y_c| reaches 2^12
+//
+// The maps of a sketch. Word i of a stream is rng_bits({seed, purpose + SKETCHES_MOST stream + j}, i) for sketch j = 0 .. J - 1; K = k rounded up to a multiple of 128.
+// SKETCH_ROTATION    coordinate c is added to bucket (c + r) mod k, r = floor(k w / 2^32) with word w = c / k of RNG_SKETCH_ROTATION; with a minus where
+//                    bit c mod 32 of word c / 32 of RNG_SKETCH_ENTRY is set
+// SKETCH_RADEMACHER  S has entries +-k^(-1/2), minus where bit i mod 32 of word i / 32 of RNG_SKETCH_ENTRY is set, i = c K + b for bucket b
+// SKETCH_GAUSSIAN    S has entries k^(-1/2) z_i: z_2m, z_2m+1 = r cos t, r sin t; r = sqrt(-2 ln ((floor(w_2m / 512) + 1/2) 2^-23)), t = 2 pi w_2m+1 2^-32, words of RNG_SKETCH_ENTRY
+//
+// The rotation is a CountSketch whose hash is a random shift of each run of k coordinates: any two coordinates of different runs meet with
+// probability 1 / k, those of one run never. Var |S x|^2 = 2/k (|x|^4 - sum over runs |x_run|^4), at most a Gaussian map's, whatever x is (Charikar, Chen and
+// Farach-Colton, ICALP 2002, for independent hashes).
+//
 // Weights on a quantization grid (core/quant/grid.h): weights w [O, I'], scale [O, groups]; down <= w <= up are the
 // neighbours of w, equal where w is on the grid or outside its range.
 // grid_scale         w                                               scale [O, groups]         scale of each group, rounded to fp16
@@ -126,7 +142,7 @@ struct adamw_params {
     struct rng rng;          // of BF16 results
 };
 
-// Kinds of random maps S from coordinates to k numbers, E S^T S = 1; the definition is at the op sketch.
+// Kinds of random maps S from coordinates to k numbers, E S^T S = 1, defined above.
 enum sketch_kind { SKETCH_NONE, SKETCH_ROTATION, SKETCH_GAUSSIAN, SKETCH_RADEMACHER };
 enum { SKETCHES_MOST = 256 };
 

@@ -62,4 +62,9 @@ bool op_is_factorization(enum op op);
 void factorization_build(const struct op_case *which, struct rng *rng, struct operands *operands);
 const char *factorization_wrong(enum op op, const struct operands *before, const struct operands *after);
 
+// Ops on gradients of single samples (samples.c).
+bool op_is_of_samples(enum op op);
+void sample_build(const struct op_case *which, struct rng *rng, struct op_call *call, struct operands *operands);
+void sample_reference(const struct op_call *call, struct operands *o);
+
 #endif

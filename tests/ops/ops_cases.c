@@ -8,6 +8,8 @@
 //             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum;
 //             rows_pass: without noise; box_step: without h
 //   past      rows_pass: t + 1; gradient: normal noise; inverse: box_step without limit
+//   samples   heads: S; sample_products: n x c products of seq rows; sketch, exact_sum: c coordinates; sketch: k numbers of kind
+//             `bits`, first = past, d directions; exact_sum: sums beyond the range with option
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
 // Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
@@ -52,6 +54,12 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         {op, .n = 2, .c = 9000, .gradient = gradient_}, {                                                              \
         op, .n = 3, .c = 8193, .gradient = gradient_                                                                   \
     }
+#define SKETCH_CASES(kind)                                                                                             \
+    {OP_sketch, .heads = 1, .c = 1, .k = 1, .bits = kind}, {OP_sketch, .heads = 3, .c = 33, .k = 7, .bits = kind},     \
+        {OP_sketch, .heads = 9, .c = 700, .k = 31, .bits = kind, .past = 1000, .d = 1},                                \
+        {OP_sketch, .heads = 2, .c = 513, .k = 128, .bits = kind, .past = 77, .d = 3}, {                               \
+        OP_sketch, .heads = 17, .c = 200, .k = 300, .bits = kind, .past = 290                                          \
+    }
 #define MATMUL(N, C, K)                                                                                                \
     {OP_matmul, .n = N, .c = C, .k = K}, {OP_matmul, .n = N, .c = C, .k = K, .tb = true}, {                            \
         OP_matmul, .n = N, .c = C, .k = K, .ta = true                                                                  \
@@ -76,6 +84,22 @@ const struct op_case op_cases[] = {
     MATMUL(64, 344, 600),
     MATMUL(530, 260, 300),
     MATMUL(100, 1030, 520),
+    {OP_sample_products, .heads = 1, .seq = 1, .n = 1, .c = 1},
+    {OP_sample_products, .heads = 3, .seq = 5, .n = 33, .c = 31},
+    {OP_sample_products, .heads = 2, .seq = 130, .n = 100, .c = 172},
+    {OP_sample_products, .heads = 5, .seq = 128, .n = 64, .c = 64},
+    {OP_sample_products, .heads = 2, .seq = 70, .n = 300, .c = 270},
+    {OP_sample_products, .heads = 2, .seq = 600, .n = 9, .c = 20},
+    SKETCH_CASES(SKETCH_ROTATION),
+    SKETCH_CASES(SKETCH_GAUSSIAN),
+    SKETCH_CASES(SKETCH_RADEMACHER),
+    {OP_sketch, .heads = 3, .c = 1000, .bits = SKETCH_NONE, .d = 2},
+    {OP_sketch, .heads = 33, .c = 65, .bits = SKETCH_NONE},
+    {OP_sketch, .heads = 2, .c = 9000, .k = 2048, .bits = SKETCH_ROTATION, .past = 11008},
+    {OP_exact_sum, .heads = 1, .c = 1},
+    {OP_exact_sum, .heads = 33, .c = 31},
+    {OP_exact_sum, .heads = 5, .c = 6000},
+    {OP_exact_sum, .heads = 20, .c = 1000, .option = true},
     {OP_embedding, .n = 1, .c = 1, .k = 1},
     {OP_embedding, .n = 33, .c = 31, .k = 7},
     {OP_embedding, .n = 300, .c = 64, .k = 512},
@@ -191,7 +215,7 @@ enum dtype op_in_dtype(enum op op, int i) {
 enum dtype op_out_dtype(enum op op, int i) {
     if (op == OP_kl_divergence && i == 1) return DTYPE_I32;
     bool is_double = op_is_factorization(op) || op_is_double(op) || op == OP_cross_entropy || op == OP_kl_divergence ||
-                     op == OP_row_dot || op == OP_sum_squares;
+                     op == OP_row_dot || op == OP_sum_squares || op == OP_exact_sum || (op == OP_sketch && i != 1);
     return is_double ? DTYPE_F64 : DTYPE_F32;
 }
 
@@ -216,6 +240,9 @@ bool op_accumulates(enum op op) {
     case OP_rmsnorm_grad:
     case OP_rmsnorm_gain_grad:
     case OP_sum_squares:
+    case OP_sample_products:
+    case OP_sketch:
+    case OP_exact_sum:
     case OP_grid_interpolate_grad: return true;
     default: return false;
     }
@@ -470,6 +497,9 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
     case OP_eigh:
     case OP_cholesky:
     case OP_svd: factorization_build(t, &rng, o); break;
+    case OP_sample_products:
+    case OP_sketch:
+    case OP_exact_sum: sample_build(t, &rng, call, o); break;
     default: build_dense(t, &rng, call, o); break;
     }
     if (!accumulate) return;

@@ -333,6 +333,9 @@ void op_reference(const struct op_call *c, struct operands *o) {
     case OP_grid_round:
     case OP_grid_nearest: on_grid(c, c->params.grid, o->in[0], o->in[1], o->in[2], o->out[0]); break;
     case OP_adamw: adamw(c, o); break;
+    case OP_sample_products:
+    case OP_sketch:
+    case OP_exact_sum: sample_reference(c, o); break;
     default: dense(c, o); break;
     }
 }
