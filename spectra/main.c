@@ -1,8 +1,10 @@
 // discquant-spectra: what the covariance of a network's per-sample gradients is like, and what the paper says of it.
 #include "spectra/merge.h"
+#include "spectra/spectrum.h"
 
 int main(int argc, char **argv) {
     const struct command commands[] = {
+        spectrum_command,
         merge_command,
         {0},
     };

@@ -1,0 +1,268 @@
+#include "spectra/spectrum.h"
+
+#include "core/base/mem.h"
+#include "core/base/progress.h"
+#include "spectra/exact.h"
+#include "spectra/figures.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NOISE_SAMPLES = 16 };
+
+struct run {
+    const struct program_common *common;
+    const struct spectrum_settings *settings;
+    struct run_folder *folder;
+    struct record *about;
+    struct sampling *sampling; // NULL with --store
+    struct backend *backend;   // of the sampling's model, or own
+    struct backend *own;
+    struct samples *samples;
+    double noise_share;
+    double seconds; // of the passes
+};
+
+// ---- arrays ----
+
+static enum status put_array(struct run *run, const char *name, const char *suffix, const double *values, int64_t rows,
+                             int64_t cols) {
+    char *file = mem_format("%s%s", name, suffix);
+    enum status status = run_folder_array(run->folder, file, NPY_F64, values, rows, cols);
+    free(file);
+    return status;
+}
+
+// NAME and the roots beside it, [rows] or [rows, cols].
+static enum status put_eigenvalues(struct run *run, const char *suffix, const double *values, int64_t rows,
+                                   int64_t cols) {
+    enum status status = STATUS_OK;
+    int64_t n = cols ? rows * cols : rows;
+    double *roots = mem_new((size_t)n, sizeof *roots);
+    for (int64_t i = 0; i < n; i++) roots[i] = sqrt(values[i]);
+    TRY(put_array(run, "eigenvalues", suffix, values, rows, cols));
+    TRY(put_array(run, "eigenvalue_roots", suffix, roots, rows, cols));
+done:
+    free(roots);
+    return status;
+}
+
+// Eigenvalues of the rows, mean over sketches. values [min(samples, dim)].
+static enum status eigenvalues(const struct run *run, const struct sketch_rows *rows, bool centred, double *values) {
+    enum status status = STATUS_OK;
+    struct covariance *covariance = NULL;
+    const struct covariance_part part = {.centred = centred};
+    int64_t size = rows->samples < rows->dim ? rows->samples : rows->dim;
+    double *one = mem_new((size_t)size, sizeof *one);
+    for (int64_t i = 0; i < size; i++) values[i] = 0;
+    for (int64_t s = 0; s < rows->sketches; s++) {
+        TRY(covariance_new(rows, s, &covariance));
+        TRY(covariance_eigenvalues(covariance, run->backend, &part, one));
+        for (int64_t i = 0; i < size; i++) values[i] += one[i] / (double)rows->sketches;
+        covariance_free(covariance);
+        covariance = NULL;
+    }
+done:
+    covariance_free(covariance);
+    free(one);
+    return status;
+}
+
+static enum status put_spectrum(struct run *run, const struct sketch_rows *rows, bool centred, const char *suffix) {
+    int64_t size = rows->samples < rows->dim ? rows->samples : rows->dim;
+    double *values = mem_new((size_t)size, sizeof *values);
+    enum status status = eigenvalues(run, rows, centred, values);
+    if (status == STATUS_OK) status = put_eigenvalues(run, suffix, values, size, 0);
+    free(values);
+    return status;
+}
+
+// ---- figures ----
+
+static struct figures_input input_of(const struct run *run, int64_t group) {
+    struct figures_input in = {.rows = samples_rows(run->samples), .sum2 = samples_sum2(run->samples, group)};
+    in.norms = samples_norms(run->samples, group, &in.norms_stride);
+    return in;
+}
+
+static bool has_sketches(const struct run *run) { return run->samples->settings->sketches > 0; }
+
+static enum status measure_whole(struct run *run) {
+    enum status status = STATUS_OK;
+    if (has_sketches(run)) TRY(samples_load(run->samples, SAMPLES_WHOLE));
+    struct figures_input in = input_of(run, SAMPLES_WHOLE);
+    TRY(figures_norms(&in, run_folder_result(run->folder)));
+    if (!has_sketches(run)) goto done;
+    TRY(put_spectrum(run, &in.rows, false, ""));
+    TRY(put_spectrum(run, &in.rows, true, "_centred"));
+done:
+    return status;
+}
+
+// A line per group, and all eigenvalues in one array.
+static enum status measure_groups(struct run *run) {
+    enum status status = STATUS_OK;
+    const struct settings *s = run->samples->settings;
+    int64_t size = run->samples->n < s->dim ? run->samples->n : s->dim;
+    double *values = NULL;
+    struct record *line = record_new();
+    if (s->n_groups == 1) goto done;
+    if (has_sketches(run)) values = mem_new((size_t)(s->n_groups * size), sizeof *values);
+    for (int64_t g = 0; g < s->n_groups; g++) {
+        record_clear(line);
+        record_string(line, "group", s->groups[g]);
+        record_integer(line, "weights", samples_weights(run->samples, g));
+        if (values) TRY(samples_load(run->samples, g));
+        struct figures_input in = input_of(run, g);
+        TRY(figures_norms(&in, line));
+        if (values) {
+            TRY(eigenvalues(run, &in.rows, false, values + g * size));
+        }
+        TRY(run_folder_log(run->folder, line));
+    }
+    if (values) TRY(put_eigenvalues(run, "_by_group", values, s->n_groups, size));
+done:
+    record_free(line);
+    free(values);
+    return status;
+}
+
+static enum status measure_directions(struct run *run) {
+    enum status status = STATUS_OK;
+    const struct samples *samples = run->samples;
+    struct record *line = record_new(), *result = run_folder_result(run->folder);
+    for (int64_t d = 0; d < samples->settings->n_directions; d++) {
+        const char *label = samples->settings->directions[d];
+        const double *inner = samples->inner + d * samples->n;
+        char *name = mem_string_n(label, strcspn(label, "="));
+        char *rms = mem_format("rms_product_%s", name);
+        double sum = 0;
+        for (int64_t i = 0; i < samples->n; i++) sum += inner[i] * inner[i];
+        record_clear(line);
+        record_string(line, "rounding", label);
+        record_number(line, "rms_product", sqrt(sum / (double)samples->n));
+        record_number(result, rms, sqrt(sum / (double)samples->n));
+        free(name);
+        free(rms);
+        TRY(run_folder_log(run->folder, line));
+    }
+done:
+    record_free(line);
+    return status;
+}
+
+// ---- the run ----
+
+static enum status make_samples(struct run *run) {
+    enum status status = STATUS_OK;
+    const struct sampling_settings *s = &run->settings->sampling;
+    struct record *result = run_folder_result(run->folder);
+    TRY(sampling_open(s, run->common, run->about, &run->sampling));
+    run->backend = run->sampling->model->transformer->backend;
+    progress_say("%lld weights count, %lld groups", (long long)run->sampling->groups->parameters,
+                 (long long)run->sampling->groups->n);
+    TRY(sampling_collect(run->sampling, run->folder, run->common->out, run->common->resume, &run->seconds));
+    record_number(result, "seconds_samples", run->seconds);
+    record_number(result, "tokens_per_second", (double)(s->samples * s->seq_len) / run->seconds);
+    record_integer(result, "peak_memory_bytes_samples", mem_resident_peak());
+    for (int64_t d = 0; d < run->sampling->directions->n; d++) {
+        char *key = mem_format("distance2_%s", run->sampling->directions->names[d]);
+        record_number(result, key, run->sampling->directions->squares[d]);
+        free(key);
+    }
+    if (s->sketch == SKETCH_NONE || run->settings->samples_only) goto done;
+    TRY(collect_noise(&run->sampling->options, NOISE_SAMPLES, &run->noise_share));
+    record_number(result, "noise_share", run->noise_share);
+done:
+    return status;
+}
+
+static void summarize(struct run *run) {
+    const struct samples *samples = run->samples;
+    const struct settings *s = samples->settings;
+    struct record *result = run_folder_result(run->folder);
+    double loss = 0;
+    for (int64_t i = 0; i < samples->n; i++) loss += samples->losses[i] / (double)samples->n;
+    record_integer(result, "samples", samples->n);
+    record_integer(result, "first_sample", samples->store->first);
+    record_integer(result, "seq_len", s->seq_len);
+    record_string(result, "parameters", s->parameters);
+    record_integer(result, "weights", samples_weights(samples, SAMPLES_WHOLE));
+    record_string(result, "sketch", s->sketch);
+    record_integer(result, "dim", s->dim);
+    record_integer(result, "sketches", s->sketches);
+    record_number(result, "mean_loss", loss);
+}
+
+static enum status analyse(struct run *run) {
+    enum status status = STATUS_OK;
+    TRY(samples_open(run->sampling ? run->common->out : run->settings->store, &run->samples));
+    summarize(run);
+    TRY(run_folder_array(run->folder, "losses", NPY_F64, run->samples->losses, run->samples->n, 0));
+    TRY(run_folder_array(run->folder, "norms2", NPY_F64, run->samples->whole, run->samples->n, 0));
+    TRY(measure_groups(run));
+    TRY(measure_whole(run));
+    TRY(measure_directions(run));
+done:
+    return status;
+}
+
+static enum status measure_exact(struct run *run) {
+    struct exact *exact = NULL;
+    enum status status = exact_new(&run->sampling->options, &exact);
+    if (status == STATUS_OK) {
+        struct sketch_rows rows = exact_rows(exact);
+        status = put_spectrum(run, &rows, false, "_exact");
+    }
+    exact_free(exact);
+    return status;
+}
+
+static enum status work(struct run *run) {
+    enum status status = STATUS_OK;
+    struct record *result = run_folder_result(run->folder);
+    if (!run->settings->store) TRY(make_samples(run));
+    if (!run->backend) {
+        TRY(backend_open(run->common->device, &run->own));
+        run->backend = run->own;
+    }
+    if (run->settings->samples_only) {
+        record_integer(result, "samples", run->settings->sampling.samples);
+        record_integer(result, "first_sample", run->settings->sampling.first);
+    } else {
+        TRY(analyse(run));
+        if (run->settings->exact) TRY(measure_exact(run));
+    }
+    record_number(result, "seconds", run_folder_seconds(run->folder));
+    record_integer(result, "peak_memory_bytes", mem_resident_peak());
+done:
+    return status;
+}
+
+static enum status describe(struct run *run) {
+    const struct spectrum_settings *s = run->settings;
+    record_bool(run->about, "exact", s->exact);
+    record_bool(run->about, "samples_only", s->samples_only);
+    if (!s->store) return sampling_describe(&s->sampling, run->common->seed, run->about);
+    char *records = mem_format("%s/records", s->store);
+    enum status status = record_digest(run->about, "store", records);
+    free(records);
+    return status;
+}
+
+enum status spectrum_run(const struct program_common *common, const struct spectrum_settings *settings) {
+    enum status status = STATUS_OK;
+    struct run run = {.common = common, .settings = settings, .about = record_new()};
+    TRY(describe(&run));
+    TRY(program_run_folder(common, run.about, &run.folder));
+    if (run_folder_is_done(run.folder)) goto done;
+    status = run_folder_finish(run.folder, work(&run));
+done:
+    samples_free(run.samples);
+    sampling_free(run.sampling);
+    backend_close(run.own);
+    run_folder_free(run.folder);
+    record_free(run.about);
+    return status;
+}
