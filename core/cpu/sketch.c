@@ -28,7 +28,7 @@ static inline wide_lanes wide_high(lanes v) {
     return __builtin_convertvector(half, wide_lanes);
 }
 
-static double product_sum(const float *a, const float *b, int64_t n) {
+static inline __attribute__((always_inline)) double product_sum(const float *a, const float *b, int64_t n) {
     wide_lanes sums[4] = {0};
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES)
@@ -85,7 +85,7 @@ static inline float signed_float(float x, uint32_t bit) {
     return x;
 }
 
-// out_i += +-a_i
+// out_i += +-a_i, signs from bit `at` of the words on.
 static void add_signed(float *out, const float *a, const uint32_t *words, int64_t at, int64_t n) {
     bit_lanes up[WORD / LANES]; // moves bit i to the sign of lane i
     for (int v = 0; v < WORD / LANES; v++)
