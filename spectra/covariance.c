@@ -92,10 +92,9 @@ static enum status check_finite(const struct sketch_rows *rows, int64_t sketch) 
 #pragma omp parallel for schedule(static) reduction(min : bad)
     for (int64_t i = 0; i < rows->samples; i++) {
         const float *y = sketch_row(rows, i, sketch);
-        float zero = 0; // x - x is 0 unless x is infinite or NaN
+        float zero = 0; // y - y is NaN unless y is finite
         for (int64_t j = 0; j < rows->dim; j++) zero += y[j] - y[j];
         if (zero != 0 && i < bad) bad = i;
-        if (isnan(zero) && i < bad) bad = i;
     }
     if (bad == INT64_MAX) return STATUS_OK;
     return status_set(STATUS_INVALID, "sample %lld of %lld: sketch %lld has a number that is not finite",

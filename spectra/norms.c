@@ -97,8 +97,22 @@ static double products_of(const struct sketch_rows *rows, int64_t sketch, double
     return total;
 }
 
+static enum status check_sketches(const struct sketch_rows *rows) {
+    for (int64_t i = 0; i < rows->samples; i++)
+        for (int64_t s = 0; s < rows->sketches; s++) {
+            const float *y = sketch_row(rows, i, s);
+            float zero = 0; // y - y is NaN unless y is finite
+            for (int64_t j = 0; j < rows->dim; j++) zero += y[j] - y[j];
+            if (zero != 0)
+                return status_set(STATUS_INVALID, "sample %lld of %lld: sketch %lld has a number that is not finite",
+                                  (long long)i, (long long)rows->samples, (long long)s);
+        }
+    return STATUS_OK;
+}
+
 enum status norms_inner(const struct sketch_rows *rows, const double *norms, int64_t stride, double *inner) {
     enum status status = check_norms(rows->samples, norms, stride);
+    if (status == STATUS_OK) status = check_sketches(rows);
     if (status != STATUS_OK) return status;
     REQUIRE(rows->sketches >= 1 && rows->dim >= 1, "there are no sketches");
     double *sum = mem_new((size_t)rows->dim, sizeof *sum), *products = mem_new((size_t)rows->samples, sizeof *products);
@@ -107,10 +121,6 @@ enum status norms_inner(const struct sketch_rows *rows, const double *norms, int
         products_of(rows, s, sum, products);
         for (int64_t i = 0; i < rows->samples; i++) inner[i] += products[i] / (double)rows->sketches;
     }
-    for (int64_t i = 0; i < rows->samples && status == STATUS_OK; i++)
-        if (!isfinite(inner[i]))
-            status = status_set(STATUS_INVALID, "sample %lld of %lld: a sketch has a number that is not finite",
-                                (long long)i, (long long)rows->samples);
     free(sum);
     free(products);
     return status;

@@ -9,10 +9,14 @@
 //     fit->alpha.value, fit->alpha.error, …
 //     spectrum_fit_free(fit);
 //
-// Errors: spread over the sketches and a jackknife over consecutive groups of samples, added.
+// Errors: squares of two parts are added. Samples: delete-a-group jackknife over consecutive groups, eigenvalues without a group to
+// first order (or anew: `exact_jackknife`), kappa and everything else anew. Sketches: the mean of the spread over the J sketches, which has
+// J - 1 degrees of freedom only, and of a jackknife over groups of sketch coordinates, which has many but overestimates; the latter
+// alone for J = 1.
 #ifndef DQ_SPECTRA_SPECTRUM_FIT_H
 #define DQ_SPECTRA_SPECTRUM_FIT_H
 
+#include "spectra/decay.h"
 #include "spectra/norms.h"
 
 struct spectrum_input {
@@ -25,21 +29,19 @@ struct spectrum_input {
 
 struct spectrum_options {
     bool centred;
-    int64_t first_rank; // of the fit; 0: 3
-    double last_share;  // last rank as a share of min(dim, samples, weights); 0: 0.6
-    int64_t groups;     // of the jackknife; 0: 20
-    double noise_floor; // eigenvalues below 10 times this are left out (spectrum_noise_floor); 0: none is known
-    bool alternatives;  // judge a broken power law and an exponential too: needs two halves of enough samples
+    int64_t first_rank;   // of the fit; 0: 3
+    double last_share;    // last rank as a share of min(dim, samples / kappa, weights), at most 0.85; 0: 0.6
+    int64_t groups;       // of the jackknife; 0: 20
+    bool exact_jackknife; // one eigenvalue problem per sketch and group
+    double noise_floor;   // eigenvalues below 10 times this are left out (spectrum_noise_floor); 0: none is known
+    bool alternatives;    // judge a broken power law and an exponential too: needs two halves of enough samples
 };
 
-enum spectrum_law { SPECTRUM_POWER, SPECTRUM_BROKEN, SPECTRUM_EXPONENTIAL, SPECTRUM_LAWS };
-extern const char *const spectrum_law_names[SPECTRUM_LAWS];
-
-// A law fitted to one half of the samples and judged on the other: root mean square of the log residuals, weight 1 / rank.
+// A law fitted to one half of the samples and judged on the other, both ways: root mean square of the log residuals, weight
+// 1 / rank. The halves have sketches of their own if there are two.
 struct spectrum_alternative {
-    double held_out; // NaN: not judged
-    double parameters
-        [4]; // power: alpha, C; broken: alpha before, alpha after, rank of the break, C; exponential: ranks per factor e, C
+    double held_out;     // NaN: not judged, or no law of this kind fits a half
+    struct decay fitted; // to all samples
 };
 
 struct spectrum_fit {
@@ -47,8 +49,8 @@ struct spectrum_fit {
     struct estimate scale;    // C of lambda_k = C k^-alpha; its error is that of log C times C
     struct estimate envelope; // the C of Theorem 2: max over ranks 1 … last_rank of lambda_k k^alpha, lambda debiased
     int64_t envelope_rank;    // where it is reached
-    struct estimate
-        naive_slope; // BIASED: least squares of log eigenvalue on log rank over the same ranks, as it is usually done
+    // BIASED, beside the others for comparison: least squares of log eigenvalue on log rank over the same ranks, times -1.
+    struct estimate naive_slope;
     double residual; // root mean square of the log residuals, weight 1 / rank
 
     int64_t first_rank, last_rank; // of the fit
@@ -60,7 +62,7 @@ struct spectrum_fit {
     struct estimate rank_largest; // effective rank tr / lambda_1, lambda_1 debiased
     struct estimate rank_moment;  // effective rank tr^2 / tr Sigma^2
 
-    struct spectrum_alternative laws[SPECTRUM_LAWS];
+    struct spectrum_alternative laws[LAWS]; // with `alternatives`
 
     int64_t size;     // min(samples, dim)
     double *sampled;  // [size] eigenvalues as they are, mean over sketches, falling

@@ -95,18 +95,31 @@ struct sums {
     double tau_re, tau_im, square_re, square_im, log_im; // square: sum of count lambda w / (w - lambda)^2
 };
 
+static void sums_add(double re, double im, double over, double count, struct sums *s, double q_re, double q_im) {
+    s->tau_re += re * over, s->tau_im += im * over;
+    // q / (1 - q)^2 = (q / (1 - q)) / (1 - q)
+    double by = over / count;
+    s->square_re += over * (re * (1 - q_re) - im * q_im) * by,
+        s->square_im += over * (im * (1 - q_re) + re * q_im) * by;
+}
+
 static struct sums sums_at(const struct atoms *a, double w_re, double w_im) {
-    double size2 = w_re * w_re + w_im * w_im;
+    double size2 = w_re * w_re + w_im * w_im, small = 0.05 * sqrt(size2);
     struct sums s = {0};
     for (int64_t i = a->n - 1; i >= 0; i--) {                                             // the small ones first
         double scaled = a->value[i] / size2, q_re = scaled * w_re, q_im = -scaled * w_im; // q = lambda / w
         double d_re = 1 - q_re, over = a->count[i] / (d_re * d_re + q_im * q_im);
-        // q / (1 - q) and q / (1 - q)^2
-        double t_re = (q_re * d_re - q_im * q_im) * over, t_im = q_im * over;
-        double by = over / a->count[i];
-        s.tau_re += t_re, s.tau_im += t_im;
-        s.square_re += (t_re * d_re - t_im * q_im) * by, s.square_im += (t_im * d_re + t_re * q_im) * by;
-        s.log_im += a->count[i] * atan2(-q_im, d_re);
+        sums_add(q_re * d_re - q_im * q_im, q_im, over, a->count[i], &s, q_re, q_im);
+        if (a->value[i] > small) {
+            s.log_im += a->count[i] * atan2(-q_im, d_re);
+            continue;
+        }
+        double re = 1.0 / 6, im = 0; // log(1 - q) = -q (1 + q / 2 + … + q^5 / 6): error below 0.05^7 / 7
+        for (int term = 5; term >= 1; term--) {
+            double next = re * q_re - im * q_im + 1.0 / term;
+            im = re * q_im + im * q_re, re = next;
+        }
+        s.log_im -= a->count[i] * (re * q_im + im * q_re);
     }
     return s;
 }
