@@ -4,6 +4,8 @@
 //     theorem3_ii   at least half of the coordinates are integral, in a tenth of the walks or more
 //     theorem3_iii  |E (x - y)(x - y)^T|_S(inf) is O(1): at most 1 in what is measured, and no larger for large n
 //     clamp_spike   the clamped walk breaks that: E (x - y) is a multiple of P (1 - 2y), a spike that grows as n
+//     one_run       at large n a single walk shows it: <x - y, u>^2 is below 1 on average over walks of zone and of leap, and
+//                   above 20 n / 65536 for clamp, whose bias a (1 - 2y) / (1 + 2a), a = 0.583 step, makes n a^2 / 3 / (1 + 2a)^2
 //
 // The largest eigenvalue of R draws is above the truth by up to (1 + sqrt(n / R))^2. So three figures beside it:
 //
@@ -23,7 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIZES_MOST = 3, ENGINES = 2, WALKS_MOST = 500, POWER_STEPS = 100, NULLS = 4 };
+enum { SIZES_MOST = 3, ENGINES = 2, WALKS_MOST = 500, POWER_STEPS = 100, NULLS = 4, SINGLE = 3 };
+static const char *const single_engines[SINGLE] = {"zone", "leap", "clamp"};
 
 enum {
     COLUMN_KEPT,
@@ -45,12 +48,15 @@ struct plan {
     int64_t n[SIZES_MOST], sizes, draws, walks;
     const char *engines[ENGINES];
     int engines_used;
+    int64_t grid; // tasks above; after them single walks at large n:
+    int64_t n_single, walks_single;
 };
 
 static struct problem problem_of(const struct plan *plan, int64_t task) {
-    int64_t n = plan->n[task / plan->draws % plan->sizes];
+    bool single = task >= plan->grid;
+    int64_t n = single ? plan->n_single : plan->n[task / plan->draws % plan->sizes];
     return (struct problem){.n = n,
-                            .m = n / 64,
+                            .m = single ? n / 512 : n / 64,
                             .alpha = 1.5,
                             .scale = 1,
                             .basis = BASIS_HADAMARD,
@@ -58,6 +64,7 @@ static struct problem problem_of(const struct plan *plan, int64_t task) {
 }
 
 static const char *engine_of(const struct plan *plan, int64_t task) {
+    if (task >= plan->grid) return single_engines[(task - plan->grid) / plan->draws];
     return plan->engines[task / plan->draws / plan->sizes];
 }
 
@@ -142,9 +149,31 @@ done:
     return status;
 }
 
+// Single walks of large n: their part along u only.
+static enum status draw_single(const struct plan *plan, int64_t task, double *row) {
+    enum status status = STATUS_OK;
+    struct problem problem = problem_of(plan, task);
+    struct walker walker = {.engine = engine_of(plan, task), .finish = WALK_STOP};
+    struct instance *instance = NULL;
+    double figures[FIGURES];
+    // All engines see the same M and y.
+    uint64_t seed = instance_seed(plan->study->seed, SEED_MATRIX, plan->grid + (task - plan->grid) % plan->draws);
+    TRY(instance_new(&problem, seed, &instance));
+    instance_start(instance, instance_seed(seed, SEED_START, 0));
+    for (int64_t r = 0; r < plan->walks_single; r++) {
+        TRY(instance_walk(instance, &walker, instance_seed(seed, SEED_WALK, 0), r, figures));
+        row[COLUMN_ALONG_OF + r] = figures[FIGURE_BIAS] * figures[FIGURE_BIAS];
+    }
+    row[COLUMN_ALONG] = mean(row + COLUMN_ALONG_OF, plan->walks_single);
+done:
+    instance_free(instance);
+    return status;
+}
+
 static enum status draw(void *context, int64_t task, double *row) {
     enum status status = STATUS_OK;
     struct plan *plan = context;
+    if (task >= plan->grid) return draw_single(plan, task, row);
     struct problem problem = problem_of(plan, task);
     struct instance *instance = NULL;
     void *buffer = NULL;
@@ -175,16 +204,15 @@ static void describe(void *context, int64_t task, struct record *line) {
     record_integer(line, "n", problem.n);
     record_integer(line, "m", problem.m);
     record_integer(line, "draw", task % plan->draws);
-    record_integer(line, "walks", plan->walks);
+    record_integer(line, "walks", task < plan->grid ? plan->walks : plan->walks_single);
 }
 
-// Interval over draws of M, y and walks of one (engine, n).
-static struct interval over(const struct plan *plan, const double *rows, int64_t point, int column) {
-    double *values = mem_new((size_t)(plan->draws * plan->walks), sizeof *values);
+// Interval over draws of M, y and walks of one (engine, n), whose first row is given.
+static struct interval over(const struct plan *plan, const double *rows, int64_t walks, int column) {
+    double *values = mem_new((size_t)(plan->draws * walks), sizeof *values);
     for (int64_t k = 0; k < plan->draws; k++)
-        memcpy(values + k * plan->walks, rows + (point * plan->draws + k) * COLUMNS + column,
-               (size_t)plan->walks * sizeof *values);
-    struct nest nest = {.levels = 2, .counts = {plan->draws, plan->walks}, .values = values, .stride = 1};
+        memcpy(values + k * walks, rows + k * COLUMNS + column, (size_t)walks * sizeof *values);
+    struct nest nest = {.levels = 2, .counts = {plan->draws, walks}, .values = values, .stride = 1};
     struct interval interval = bootstrap_mean(&nest, plan->study->seed);
     free(values);
     return interval;
@@ -209,8 +237,8 @@ static void gather(const struct plan *plan, const double *rows, int64_t engine, 
     for (int64_t i = 0; i < plan->sizes; i++) {
         int64_t point = engine * plan->sizes + i;
         double n = (double)plan->n[i];
-        out->split[i] = over(plan, rows, point, COLUMN_SPLIT_OF);
-        out->along[i] = over(plan, rows, point, COLUMN_ALONG_OF);
+        out->split[i] = over(plan, rows + point * plan->draws * COLUMNS, plan->walks, COLUMN_SPLIT_OF);
+        out->along[i] = over(plan, rows + point * plan->draws * COLUMNS, plan->walks, COLUMN_ALONG_OF);
         out->norm[i] = most(plan, rows, point, COLUMN_NORM);
         out->null[i] = most(plan, rows, point, COLUMN_NULL);
         out->kept = fmax(out->kept, most(plan, rows, point, COLUMN_KEPT));
@@ -267,6 +295,32 @@ static void judge(const struct plan *plan, const double *rows) {
                   clamp.along[last].low, clamp.along[last].high, (long long)plan->n[0], clamp.along[0].mean);
 }
 
+static void judge_single(const struct plan *plan, const double *rows) {
+    struct study *study = plan->study;
+    enum verdict verdict = VERDICT_HOLDS;
+    double n = (double)plan->n_single, most[SINGLE] = {0};
+    struct interval along[SINGLE];
+    for (int e = 0; e < SINGLE; e++) {
+        const double *own = rows + (plan->grid + e * plan->draws) * COLUMNS;
+        along[e] = over(plan, own, plan->walks_single, COLUMN_ALONG_OF);
+        for (int64_t k = 0; k < plan->draws * plan->walks_single; k++)
+            most[e] = fmax(most[e], own[k / plan->walks_single * COLUMNS + COLUMN_ALONG_OF + k % plan->walks_single]);
+        bool clamp = e == SINGLE - 1;
+        verdict = verdict_and(verdict, clamp ? judge_above(&along[e], 20 * n / 65536) : judge_below(&along[e], 1));
+        char key[64];
+        snprintf(key, sizeof key, "one_run_%s", single_engines[e]);
+        record_number(run_folder_result(study->folder), key, along[e].mean);
+        study_point(study, "one_run", single_engines[e], n, along[e]);
+    }
+    study_verdict(
+        study, "one_run", verdict,
+        "n = %lld, m = %lld, %lld walks each, along P (1 - 2y): zone %.3f [%.3f, %.3f], at most %.2f; leap %.3f "
+        "[%.3f, %.3f], at most %.2f; clamp %.1f [%.1f, %.1f]",
+        (long long)plan->n_single, (long long)plan->n_single / 512, (long long)(plan->draws * plan->walks_single),
+        along[0].mean, along[0].low, along[0].high, most[0], along[1].mean, along[1].low, along[1].high, most[1],
+        along[2].mean, along[2].low, along[2].high);
+}
+
 enum status study_theorem3(struct study *study) {
     enum status status = STATUS_OK;
     bool quick = study->settings->quick;
@@ -276,9 +330,12 @@ enum status study_theorem3(struct study *study) {
                         .draws = study_replicates(study, 2, 3),
                         .walks = quick ? 300 : 500,
                         .engines = {study->settings->engine, "clamp"},
-                        .engines_used = strcmp(study->settings->engine, "clamp") == 0 ? 1 : ENGINES};
+                        .engines_used = strcmp(study->settings->engine, "clamp") == 0 ? 1 : ENGINES,
+                        .n_single = quick ? 16384 : 65536,
+                        .walks_single = 8};
+    plan.grid = plan.engines_used * plan.sizes * plan.draws;
     struct sweep sweep = {.what = "theorem 3",
-                          .tasks = plan.engines_used * plan.sizes * plan.draws,
+                          .tasks = plan.grid + SINGLE * plan.draws,
                           .width = COLUMNS,
                           .columns = columns,
                           .work = draw,
@@ -288,6 +345,7 @@ enum status study_theorem3(struct study *study) {
     double *rows = NULL;
     TRY(sweep_run(&sweep, study->folder, &rows));
     judge(&plan, rows);
+    judge_single(&plan, rows);
 done:
     mem_buffer_free(rows);
     return status;
