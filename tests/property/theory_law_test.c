@@ -6,6 +6,7 @@
 #include "theory/residual.h"
 #include "theory/sharper_bound.h"
 #include "theory/trace_norm.h"
+#include "theory/trace_norm_law.h"
 
 #include <cblas.h>
 #include <lapacke.h>
@@ -227,6 +228,72 @@ static void the_covariance_error_obeys_proposition_4(void **state) {
     free(rows);
 }
 
+// All lambda = 1: Marchenko and Pastur's density sqrt((b - x)(x - a)) / (2 pi c x), a, b = (1 -+ sqrt c)^2, c = n / m, of Sigma_hat's
+// eigenvalues; the norm is 2 n integral_1^b (x - 1) of it, which is 2 (n - m) where a > 1.
+static void the_law_of_the_trace_norm_is_marchenko_and_pasturs_where_all_are_equal(void **state) {
+    (void)state;
+    enum { STEPS = 100000 };
+    const int64_t m[] = {1, 7, 50, 200, 250, 300, 1000, 5000};
+    for (int i = 0; i < 8; i++) {
+        double norm = 0, scaled = 0, c = 1000 / (double)m[i], low = fmax(1, pow(1 - sqrt(c), 2)),
+               high = pow(1 + sqrt(c), 2), least = pow(1 - sqrt(c), 2), sum = 0;
+        for (int k = 0; k < STEPS; k++) { // x = low + (high - low) sin^2 removes the roots at the ends
+            double angle = (k + 0.5) * M_PI_2 / STEPS, x = low + (high - low) * sin(angle) * sin(angle);
+            double density = sqrt(fmax(0, (high - x) * (x - least))) / (2 * M_PI * c * x);
+            sum += (x - 1) * density * (high - low) * sin(2 * angle) * M_PI_2 / STEPS;
+        }
+        if (i < 4) check_near(2000 * sum, 2 * (1000 - (double)m[i]), 1e-6, 0);
+        check_ok(trace_norm_law(&(struct power_law){.n = 1000, .alpha = 0, .scale = 1}, m[i], &norm));
+        check_near(norm, 2000 * sum, 1e-3, 0);
+        check_ok(trace_norm_law(&(struct power_law){.n = 1000, .alpha = 1.3, .scale = 1}, m[i], &norm));
+        check_ok(trace_norm_law(&(struct power_law){.n = 1000, .alpha = 1.3, .scale = 6}, m[i], &scaled));
+        check_near(scaled, 6 * norm, 1e-3, 0);
+    }
+    double norm = 9;
+    check_fails(trace_norm_law(&(struct power_law){.n = 100, .alpha = -1, .scale = 1}, 25, &norm), STATUS_INVALID);
+    check_fails(trace_norm_law(&(struct power_law){.n = 100, .alpha = 1, .scale = 1}, 0, &norm), STATUS_INVALID);
+    check_fails(trace_norm_law_slope(&(struct power_law){.n = 100, .alpha = 1, .scale = 1}, 1, &norm), STATUS_INVALID);
+    assert_true(norm == 9);
+}
+
+// Mean of 60 draws within 2.5 % and four standard errors (1 to 2 %) of the law: a false alarm in 1e-4 of the cases.
+static void draws_of_the_trace_norm_are_near_its_law(void **state) {
+    (void)state;
+    enum { SMALL = 256, DRAWS = 60 };
+    const double alphas[] = {1.1, 1.3, 1.5};
+    double *rows = calloc(48 * SMALL, sizeof *rows), lambda[SMALL];
+    for (int i = 0; i < 3; i++) {
+        struct gradients *g = gradients_open(SMALL, alphas[i], DISTRIBUTION_GAUSSIAN, 29);
+        for (int k = 0; k < SMALL; k++) lambda[k] = power_law_eigenvalue(&gradients_settings(g)->law, k + 1);
+        for (int m = 16; m <= 48; m += 16) {
+            double norm[DRAWS], law = 0;
+            for (int r = 0; r < DRAWS; r++) {
+                for (int j = 0; j < m; j++) gradients_row_eigen(g, GRADIENTS_SAMPLES, r * m + j, rows + j * SMALL);
+                check_ok(trace_norm_error(rows, m, lambda, SMALL, &norm[r]));
+            }
+            check_ok(trace_norm_law(&gradients_settings(g)->law, m, &law));
+            struct mean mean = mean_of(norm, DRAWS);
+            check_near(mean.value, law, 0.025, 4 * mean.error);
+        }
+        gradients_free(g);
+    }
+    free(rows);
+}
+
+// F_alpha is where the norm's power of m goes: -1/2 for alpha >= 3/2, 1 - alpha below. At 3/2 it is approached as 1 / log m.
+static void the_power_of_the_trace_norm_tends_to_that_of_f_alpha(void **state) {
+    (void)state;
+    const double alphas[] = {1.1, 1.25, 1.5, 2, 3};
+    for (int i = 0; i < 5; i++) {
+        struct power_law law = {.n = INT64_C(1) << 60, .alpha = alphas[i], .scale = 1};
+        double f = fmax(1 - alphas[i], -0.5), slope = 0, before = 0, log_m = log(0x1p18);
+        check_ok(trace_norm_law_slope(&law, 1 << 18, &slope));
+        check_ok(trace_norm_law_slope(&law, 1 << 5, &before));
+        check_near(slope, f, 0, i == 2 ? 1.2 / log_m : 0.02);
+        assert_true(fabs(slope - f) < fabs(before - f));
+    }
+}
+
 int main(void) {
     threads_set(1); // small matrices
     const struct CMUnitTest tests[] = {
@@ -237,6 +304,9 @@ int main(void) {
         cmocka_unit_test(the_lower_tail_is_where_the_lemma_says),
         cmocka_unit_test(the_trace_norm_is_the_sum_of_absolute_eigenvalues),
         cmocka_unit_test(the_covariance_error_obeys_proposition_4),
+        cmocka_unit_test(the_law_of_the_trace_norm_is_marchenko_and_pasturs_where_all_are_equal),
+        cmocka_unit_test(draws_of_the_trace_norm_are_near_its_law),
+        cmocka_unit_test(the_power_of_the_trace_norm_tends_to_that_of_f_alpha),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
