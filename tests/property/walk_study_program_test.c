@@ -167,7 +167,7 @@ static void check_study(const char *name, const char *replicates, int n_verdicts
 
 static void study_of_theorem_2_ends_with_verdicts(void **state) {
     (void)state;
-    check_study("theorem2", "3", 5, (const char *const[]){"theorem2_i", "H1", "law", "H2", "H2_asymptote"});
+    check_study("theorem2", "5", 5, (const char *const[]){"theorem2_i", "H1", "law", "H2", "H2_asymptote"});
 }
 
 static void study_of_theorem_3_ends_with_verdicts(void **state) {
