@@ -1,11 +1,13 @@
 // discquant-spectra: what the covariance of a network's per-sample gradients is like, and what the paper says of it.
 #include "spectra/merge.h"
 #include "spectra/spectrum.h"
+#include "spectra/synthetic.h"
 
 int main(int argc, char **argv) {
     const struct command commands[] = {
         spectrum_command,
         merge_command,
+        synthetic_command,
         {0},
     };
     return program_main_commands("discquant-spectra",
