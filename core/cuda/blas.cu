@@ -58,6 +58,17 @@ extern "C" enum status blas_product(struct blas *blas, struct view a, bool trans
                   "a product");
 }
 
+extern "C" enum status blas_sample_products(struct blas *blas, int64_t samples, struct view a, struct view b,
+                                            struct view y, bool accumulate) {
+    float one = 1, beta = accumulate ? 1.0f : 0.0f;
+    int64_t inner = a.rows / samples, rows = y.rows / samples;
+    return failed(cublasGemmStridedBatchedEx_64(blas->handle, CUBLAS_OP_N, CUBLAS_OP_T, y.cols, rows, inner, &one,
+                                                b.data, type_of(b), b.stride, inner * b.stride, a.data, type_of(a),
+                                                a.stride, inner * a.stride, &beta, y.data, CUDA_R_32F, y.stride,
+                                                rows * y.stride, samples, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                  "products of samples");
+}
+
 // Row-major lower triangles are column-major upper ones, and y = a b is y^T = b^T a^T here too.
 extern "C" enum status blas_double_product(struct blas *blas, double factor, struct view a, bool transpose_a,
                                            struct view b, bool transpose_b, struct view y, bool accumulate) {

@@ -13,7 +13,11 @@ void blas_close(struct blas *blas) CUDA_SYMBOL(blas_close); // accepts NULL; bef
 enum status blas_product(struct blas *blas, struct view a, bool transpose_a, struct view b, bool transpose_b,
                          struct view y, bool accumulate) CUDA_SYMBOL(blas_product);
 
-// The same for F64: y (+)= factor op(a) op(b), sums in double.
+// y_s (+)= a_s^T b_s over `samples` equal parts of the rows of a, b and y; y is F32.
+enum status blas_sample_products(struct blas *blas, int64_t samples, struct view a, struct view b, struct view y,
+                                 bool accumulate) CUDA_SYMBOL(blas_sample_products);
+
+// y (+)= factor op(a) op(b), F64, sums in double.
 enum status blas_double_product(struct blas *blas, double factor, struct view a, bool transpose_a, struct view b,
                                 bool transpose_b, struct view y, bool accumulate) CUDA_SYMBOL(blas_double_product);
 

@@ -10,9 +10,6 @@ extern "C" const struct backend_fns cuda_backend_fns CUDA_SYMBOL(backend_fns);
 
 // Ops without a kernel, one line each: their entry is NULL, and a kernel that is forgotten here and there is a link error.
 #define OP_NOT_ON_CUDA(name) extern "C" op_kernel cuda_##name __attribute__((weak));
-OP_NOT_ON_CUDA(sample_products)
-OP_NOT_ON_CUDA(sketch)
-OP_NOT_ON_CUDA(exact_sum)
 
 static op_kernel *const kernels[OP_COUNT] = {
 #define OP(name) cuda_##name,

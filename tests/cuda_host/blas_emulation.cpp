@@ -45,6 +45,17 @@ extern "C" enum status blas_product(struct blas *, struct view a, bool transpose
     return STATUS_OK;
 }
 
+extern "C" enum status blas_sample_products(struct blas *blas, int64_t samples, struct view a, struct view b,
+                                            struct view y, bool accumulate) {
+    enum status status = STATUS_OK;
+    int64_t inner = a.rows / samples, rows = y.rows / samples;
+    for (int64_t s = 0; s < samples; s++)
+        TRY(blas_product(blas, view_rows(a, s * inner, inner), true, view_rows(b, s * inner, inner), false,
+                         view_rows(y, s * rows, rows), accumulate));
+done:
+    return status;
+}
+
 static CBLAS_TRANSPOSE transposed(bool yes) { return yes ? CblasTrans : CblasNoTrans; }
 
 extern "C" enum status blas_double_product(struct blas *, double factor, struct view a, bool transpose_a, struct view b,

@@ -96,12 +96,55 @@ static void an_fp32_update_is_that_of_the_cpu(void **state) {
     each_case(OP_adamw, false, check_update);
 }
 
+// Sums of integers are exact, so that only other shifts or signs could tell the two apart; sums of rounded numbers are exact too.
+static void rotations_and_exact_sums_have_the_bits_of_the_cpu(void **state) {
+    (void)state;
+    enum { SAMPLES = 3, N = 9001, SKETCHES = 6, K = 300, DIRECTIONS = 5 };
+    static float a[SAMPLES * N], parts[SAMPLES * N], directions[DIRECTIONS * N], sketches[2][SAMPLES * SKETCHES * K];
+    static double norms[2][SAMPLES], inner[2][SAMPLES * DIRECTIONS], sums[2][N];
+    struct rng rng = {.seed = 6, .stream = RNG_TEST};
+    for (uint64_t i = 0; i < SAMPLES * N; i++) a[i] = (float)(rng_bits(rng, i) % 1000) - 500, parts[i] = 0.001f * a[i];
+    for (uint64_t i = 0; i < DIRECTIONS * N; i++) directions[i] = (float)(rng_bits(rng, i + 99999) % 64) - 32;
+    for (int k = 0; k < 2; k++) {
+        struct backend *backend = opened(k ? "cuda_host" : "cpu");
+        struct view v[6];
+        const struct {
+            enum dtype dtype;
+            int64_t rows, cols;
+        } of[6] = {{DTYPE_F32, SAMPLES, N},          {DTYPE_F32, DIRECTIONS, N},
+                   {DTYPE_F64, SAMPLES, 1},          {DTYPE_F32, SAMPLES, SKETCHES * K},
+                   {DTYPE_F64, SAMPLES, DIRECTIONS}, {DTYPE_F64, 1, N}};
+        for (int i = 0; i < 6; i++)
+            check_ok(backend_matrix_new(backend, of[i].dtype, of[i].rows, of[i].cols, "operand", &v[i]));
+        check_ok(backend_write(backend, v[0], a));
+        check_ok(backend_write(backend, v[1], directions));
+        check_ok(backend_run(
+            backend, &(struct op_call){
+                         .op = OP_sketch,
+                         .in = {v[0], v[1]},
+                         .out = {v[2], v[3], v[4]},
+                         .params.sketch = {
+                             .kind = SKETCH_ROTATION, .sketches = SKETCHES, .first = 1234, .stream = 9, .seed = 8}}));
+        check_ok(backend_write(backend, v[0], parts));
+        check_ok(backend_run(backend, &(struct op_call){.op = OP_exact_sum, .in = {v[0]}, .out = {v[5]}}));
+        void *host[] = {norms[k], sketches[k], inner[k], sums[k]};
+        for (int i = 0; i < 4; i++) check_ok(backend_read(backend, v[2 + i], host[i]));
+        check_ok(backend_sync(backend));
+        for (int i = 0; i < 6; i++) backend_matrix_free(backend, &v[i]);
+    }
+    assert_memory_equal(norms[0], norms[1], sizeof norms[0]);
+    assert_memory_equal(sketches[0], sketches[1], sizeof sketches[0]);
+    assert_memory_equal(inner[0], inner[1], sizeof inner[0]);
+    assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_numbers_are_those_of_the_host),
         cmocka_unit_test(what_lies_on_a_grid_has_the_bits_of_the_cpu),
         cmocka_unit_test(sums_on_a_grid_are_within_an_ulp_of_the_cpu),
         cmocka_unit_test(an_fp32_update_is_that_of_the_cpu),
+        cmocka_unit_test(rotations_and_exact_sums_have_the_bits_of_the_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,8 +8,8 @@
 //             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum;
 //             rows_pass: without noise; box_step: without h
 //   past      rows_pass: t + 1; gradient: normal noise; inverse: box_step without limit
-//   samples   heads: S; sample_products: n x c products of seq rows; sketch, exact_sum: c coordinates; sketch: k numbers of kind
-//             `bits`, first = past, d directions; exact_sum: sums beyond the range with option
+//   samples   heads: S; sample_products: n x c products of seq rows; sketch, exact_sum: c coordinates; sketch: 3 or kv sketches of k
+//             numbers of kind `bits`, first = past, d directions; exact_sum: sums beyond the range with option
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
 //
 // Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
@@ -96,6 +96,9 @@ const struct op_case op_cases[] = {
     {OP_sketch, .heads = 3, .c = 1000, .bits = SKETCH_NONE, .d = 2},
     {OP_sketch, .heads = 33, .c = 65, .bits = SKETCH_NONE},
     {OP_sketch, .heads = 2, .c = 9000, .k = 2048, .bits = SKETCH_ROTATION, .past = 11008},
+    {OP_sketch, .heads = 2, .c = 700, .k = 9, .kv = 9, .d = 6, .bits = SKETCH_ROTATION},
+    {OP_sketch, .heads = 1, .c = 6000, .k = 2100, .kv = 1, .bits = SKETCH_ROTATION, .past = 5},
+    {OP_sketch, .heads = 1, .c = 300, .k = 17000, .kv = 1, .bits = SKETCH_ROTATION, .past = 16900},
     {OP_exact_sum, .heads = 1, .c = 1},
     {OP_exact_sum, .heads = 33, .c = 31},
     {OP_exact_sum, .heads = 5, .c = 6000},

@@ -110,10 +110,10 @@ void sample_build(const struct op_case *t, struct rng *rng, struct op_call *call
         o->out[0] = matrix_new(1, t->c);
         return;
     }
-    enum { SKETCHES = 3 };
+    int64_t sketches = t->kv ? t->kv : 3;
     call->params.sketch = (struct sketch_params){
-        .kind = (enum sketch_kind)t->bits, .sketches = SKETCHES, .first = t->past, .stream = 5, .seed = 77};
+        .kind = (enum sketch_kind)t->bits, .sketches = sketches, .first = t->past, .stream = 5, .seed = 77};
     o->out[0] = matrix_new(samples, 1);
-    if (t->bits != SKETCH_NONE) o->out[1] = matrix_new(samples, SKETCHES * t->k);
+    if (t->bits != SKETCH_NONE) o->out[1] = matrix_new(samples, sketches * t->k);
     if (t->d) o->in[1] = normal(rng, t->d, t->c), o->out[2] = matrix_new(samples, t->d);
 }
