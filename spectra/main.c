@@ -2,12 +2,14 @@
 #include "spectra/merge.h"
 #include "spectra/spectrum.h"
 #include "spectra/synthetic.h"
+#include "spectra/taylor.h"
 
 int main(int argc, char **argv) {
     const struct command commands[] = {
         spectrum_command,
         merge_command,
         synthetic_command,
+        taylor_command,
         {0},
     };
     return program_main_commands("discquant-spectra",
