@@ -6,11 +6,7 @@
 
 int main(int argc, char **argv) {
     const struct command commands[] = {
-        spectrum_command,
-        merge_command,
-        synthetic_command,
-        taylor_command,
-        {0},
+        spectrum_command, merge_command, synthetic_command, taylor_command, {0},
     };
     return program_main_commands("discquant-spectra",
                                  "Measures the gradients of single samples: eigenvalues of their covariance, their "
