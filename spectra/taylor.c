@@ -15,7 +15,7 @@ enum { NAME_LETTERS = 32, SECONDS_BETWEEN_STATES = 60 };
 static const double cosine_least = 0.1;
 
 static struct taylor_settings given = {
-    .group_size = 32, .samples = 256, .seq_len = 256, .order_samples = 32, .halvings = 14};
+    .group_size = -1, .samples = 256, .seq_len = 2048, .order_samples = 32, .halvings = 14};
 
 // ---- the plan ----
 
@@ -285,10 +285,10 @@ static const struct argp_option options[] = {
     {"corpus", KEY_CORPUS, "FILE", 0, "text, or JSON lines with \"text\"; several times: one after another", 1},
     {0, 0, 0, 0, "Rounding to nearest, called rtn; without --quantized or where --bits is given:", 2},
     {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 2},
-    {"group-size", KEY_GROUP_SIZE, "G", 0, "weights that share a scale (default: 32)", 2},
+    {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 2},
     {0, 0, 0, 0, "Measurement:", 3},
     {"samples", KEY_SAMPLES, "N", 0, "windows of text (default: 256)", 3},
-    {"seq-len", KEY_SEQ_LEN, "T", 0, "tokens of a window (default: 256)", 3},
+    {"seq-len", KEY_SEQ_LEN, "T", 0, "tokens per window (default: 2048)", 3},
     {"batch-size", KEY_BATCH, "B", 0, "windows per pass; 0 = as many as make 2048 tokens, on a GPU 16384 (default)", 3},
     {"order-samples", KEY_ORDER_SAMPLES, "N", 0,
      "windows for the order of the remainder; 0 = do not measure it (default: 32)", 3},
@@ -322,7 +322,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         s->corpus[s->n_corpus++] = arg;
         return 0;
     case KEY_BITS: s->bits = (int)args_integer("--bits", arg, 2, 8); return 0;
-    case KEY_GROUP_SIZE: s->group_size = args_integer("--group-size", arg, 1, 1 << 20); return 0;
+    case KEY_GROUP_SIZE:
+        s->group_size = args_integer("--group-size", arg, -1, 1 << 24);
+        if (!s->group_size) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        return 0;
     case KEY_SAMPLES: s->samples = args_integer("--samples", arg, 2, 1 << 24); return 0;
     case KEY_SEQ_LEN: s->seq_len = args_integer("--seq-len", arg, 2, 1 << 24); return 0;
     case KEY_BATCH: s->batch = args_integer("--batch-size", arg, 0, 1 << 20); return 0;

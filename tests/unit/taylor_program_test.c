@@ -249,7 +249,8 @@ static void remainder_of_stories260k_has_order_two(void **state) {
     check_shared("data/tinystories/valid.txt", corpus, sizeof corpus);
     char *folder = files_folder();
     check_done(process_call(PROGRAM, "taylor", "--model", model, "--corpus", corpus, "--samples", "24", "--seq-len",
-                            "128", "--order-samples", "12", "--quiet", "--out", files_path(folder, "run")));
+                            "128", "--group-size", "32", "--order-samples", "12", "--quiet", "--out",
+                            files_path(folder, "run")));
     double order = number_of(folder, "run", "order_rtn"), even = number_of(folder, "run", "order_even_rtn");
     print_message("order %.4f +- %.4f, even %.4f, pearson %.3f\n", order, number_of(folder, "run", "order_se_rtn"),
                   even, number_of(folder, "run", "pearson_rtn"));
