@@ -2,6 +2,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/progress.h"
+#include "spectra/beta.h"
 #include "spectra/exact.h"
 #include "spectra/figures.h"
 
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOISE_SAMPLES = 16 };
+enum { NOISE_SAMPLES = 16, BETA_DIRECTIONS_MOST = 128 };
 
 struct run {
     const struct program_common *common;
@@ -128,6 +129,69 @@ done:
     return status;
 }
 
+// ---- beta ----
+
+static void put_ratio(struct record *record, const char *name, struct beta_ratio ratio) {
+    char *low = mem_format("%s_ci_low", name), *high = mem_format("%s_ci_high", name);
+    char *without = mem_format("%s_without_largest", name);
+    record_number(record, name, ratio.value);
+    record_number(record, low, ratio.low);
+    record_number(record, high, ratio.high);
+    record_number(record, without, ratio.without_largest);
+    free(low);
+    free(high);
+    free(without);
+}
+
+static enum status log_beta(struct run *run, const struct beta_measure *beta) {
+    struct record *line = record_new();
+    record_integer(line, "beta_directions", beta->sample.directions);
+    record_bool(line, "known", beta->known);
+    put_ratio(line, "held_out", beta->held_out);
+    put_ratio(line, "leading", beta->leading);
+    record_number(line, "sample_lower", beta->sample.lower);
+    record_number(line, "sample_lower_without_largest", beta->sample.lower_without_largest);
+    record_number(line, "sample_upper", beta->sample.upper);
+    record_number(line, "leverage_low", beta->sample.leverage_low);
+    record_number(line, "leverage_high", beta->sample.leverage_high);
+    record_number(line, "average", beta->sample.average);
+    enum status status = run_folder_log(run->folder, line);
+    record_free(line);
+    return status;
+}
+
+static void put_beta(struct record *result, const struct beta_measure *beta) {
+    record_integer(result, "beta_directions", beta->sample.directions);
+    put_ratio(result, "beta_lower", beta->held_out);
+    record_number(result, "beta_sample_lower", beta->sample.lower);
+    record_number(result, "beta_upper", beta->sample.upper);
+    record_number(result, "beta_leverage_low", beta->sample.leverage_low);
+    record_number(result, "beta_leverage_high", beta->sample.leverage_high);
+}
+
+// The table over numbers of directions, from the first sketch; the sketches of all weights are loaded.
+static enum status measure_beta(struct run *run) {
+    enum status status = STATUS_OK;
+    struct sketch_rows rows = samples_rows(run->samples);
+    struct covariance *covariance = NULL;
+    struct beta_source *source = NULL;
+    int64_t most = rows.dim < BETA_DIRECTIONS_MOST ? rows.dim : BETA_DIRECTIONS_MOST;
+    record_integer(run_folder_result(run->folder), "beta_directions_known", beta_directions_known(rows.samples));
+    TRY(covariance_new(&rows, 0, &covariance));
+    TRY(beta_source_new(&rows, 0, covariance, run->backend, most, &source));
+    if (most > beta_source_directions(source)) most = beta_source_directions(source);
+    for (int64_t r = 8; r <= most && 4 * r <= rows.samples; r *= 2) {
+        struct beta_measure beta;
+        TRY(beta_measure(source, r, run->common->seed, &beta));
+        TRY(log_beta(run, &beta));
+        if (beta.known || r == 8) put_beta(run_folder_result(run->folder), &beta);
+    }
+done:
+    beta_source_free(source);
+    covariance_free(covariance);
+    return status;
+}
+
 static enum status measure_directions(struct run *run) {
     enum status status = STATUS_OK;
     const struct samples *samples = run->samples;
@@ -136,14 +200,19 @@ static enum status measure_directions(struct run *run) {
         const char *label = samples->settings->directions[d];
         const double *inner = samples->inner + d * samples->n;
         char *name = mem_string_n(label, strcspn(label, "="));
-        char *rms = mem_format("rms_product_%s", name);
+        char *beta = mem_format("beta_%s", name), *rms = mem_format("rms_product_%s", name);
+        struct beta_ratio ratio = beta_ratio(inner, samples->n);
         double sum = 0;
         for (int64_t i = 0; i < samples->n; i++) sum += inner[i] * inner[i];
         record_clear(line);
         record_string(line, "rounding", label);
         record_number(line, "rms_product", sqrt(sum / (double)samples->n));
+        put_ratio(line, "beta", ratio);
+        record_number(line, "largest_share", ratio.largest_share);
         record_number(result, rms, sqrt(sum / (double)samples->n));
+        put_ratio(result, beta, ratio);
         free(name);
+        free(beta);
         free(rms);
         TRY(run_folder_log(run->folder, line));
     }
@@ -203,6 +272,7 @@ static enum status analyse(struct run *run) {
     TRY(run_folder_array(run->folder, "norms2", NPY_F64, run->samples->whole, run->samples->n, 0));
     TRY(measure_groups(run));
     TRY(measure_whole(run));
+    if (has_sketches(run)) TRY(measure_beta(run));
     TRY(measure_directions(run));
 done:
     return status;
