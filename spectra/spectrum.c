@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOISE_SAMPLES = 16, BETA_DIRECTIONS_MOST = 128 };
+enum { NOISE_SAMPLES = 16, BETA_DIRECTIONS_MOST = 128, EXACT_FIRST = 3, EXACT_LAST = 100 };
 
 struct run {
     const struct program_common *common;
@@ -21,6 +21,7 @@ struct run {
     struct backend *backend;   // of the sampling's model, or own
     struct backend *own;
     struct samples *samples;
+    struct spectrum_fit *fit; // of all weights, uncentred; NULL without sketches
     double noise_share;
     double seconds; // of the passes
 };
@@ -49,40 +50,25 @@ done:
     return status;
 }
 
-// Eigenvalues of the rows, mean over sketches. values [min(samples, dim)].
-static enum status eigenvalues(const struct run *run, const struct sketch_rows *rows, bool centred, double *values) {
+static enum status put_fit(struct run *run, const char *suffix, const struct spectrum_fit *fit) {
     enum status status = STATUS_OK;
-    struct covariance *covariance = NULL;
-    const struct covariance_part part = {.centred = centred};
-    int64_t size = rows->samples < rows->dim ? rows->samples : rows->dim;
-    double *one = mem_new((size_t)size, sizeof *one);
-    for (int64_t i = 0; i < size; i++) values[i] = 0;
-    for (int64_t s = 0; s < rows->sketches; s++) {
-        TRY(covariance_new(rows, s, &covariance));
-        TRY(covariance_eigenvalues(covariance, run->backend, &part, one));
-        for (int64_t i = 0; i < size; i++) values[i] += one[i] / (double)rows->sketches;
-        covariance_free(covariance);
-        covariance = NULL;
-    }
+    char *debiased = mem_format("_debiased%s", suffix), *error = mem_format("_debiased_se%s", suffix);
+    TRY(put_eigenvalues(run, suffix, fit->sampled, fit->size, 0));
+    TRY(put_eigenvalues(run, debiased, fit->debiased, fit->size, 0));
+    TRY(put_array(run, "eigenvalues", error, fit->debiased_error, fit->size, 0));
 done:
-    covariance_free(covariance);
-    free(one);
-    return status;
-}
-
-static enum status put_spectrum(struct run *run, const struct sketch_rows *rows, bool centred, const char *suffix) {
-    int64_t size = rows->samples < rows->dim ? rows->samples : rows->dim;
-    double *values = mem_new((size_t)size, sizeof *values);
-    enum status status = eigenvalues(run, rows, centred, values);
-    if (status == STATUS_OK) status = put_eigenvalues(run, suffix, values, size, 0);
-    free(values);
+    free(error);
+    free(debiased);
     return status;
 }
 
 // ---- figures ----
 
 static struct figures_input input_of(const struct run *run, int64_t group) {
-    struct figures_input in = {.rows = samples_rows(run->samples), .sum2 = samples_sum2(run->samples, group)};
+    struct figures_input in = {.rows = samples_rows(run->samples),
+                               .sum2 = samples_sum2(run->samples, group),
+                               .weights = samples_weights(run->samples, group),
+                               .noise_share = run->noise_share};
     in.norms = samples_norms(run->samples, group, &in.norms_stride);
     return in;
 }
@@ -91,13 +77,23 @@ static bool has_sketches(const struct run *run) { return run->samples->settings-
 
 static enum status measure_whole(struct run *run) {
     enum status status = STATUS_OK;
+    struct record *result = run_folder_result(run->folder);
+    struct spectrum_fit *fit = NULL, *centred = NULL;
     if (has_sketches(run)) TRY(samples_load(run->samples, SAMPLES_WHOLE));
     struct figures_input in = input_of(run, SAMPLES_WHOLE);
-    TRY(figures_norms(&in, run_folder_result(run->folder)));
+    TRY(figures_norms(&in, result));
     if (!has_sketches(run)) goto done;
-    TRY(put_spectrum(run, &in.rows, false, ""));
-    TRY(put_spectrum(run, &in.rows, true, "_centred"));
+    TRY(figures_spectrum(&in, false, run->backend, result, &fit));
+    TRY(put_fit(run, "", fit));
+    TRY(figures_spectrum(&in, true, run->backend, result, &centred));
+    TRY(put_fit(run, "_centred", centred));
+    progress_say("alpha %.3f +- %.3f, C %.3g; the naive slope is %.3f (biased)", fit->alpha.value, fit->alpha.error,
+                 fit->scale.value, fit->naive_slope.value);
+    run->fit = fit;
+    fit = NULL;
 done:
+    spectrum_fit_free(fit);
+    spectrum_fit_free(centred);
     return status;
 }
 
@@ -107,6 +103,7 @@ static enum status measure_groups(struct run *run) {
     const struct settings *s = run->samples->settings;
     int64_t size = run->samples->n < s->dim ? run->samples->n : s->dim;
     double *values = NULL;
+    struct spectrum_fit *fit = NULL;
     struct record *line = record_new();
     if (s->n_groups == 1) goto done;
     if (has_sketches(run)) values = mem_new((size_t)(s->n_groups * size), sizeof *values);
@@ -118,12 +115,16 @@ static enum status measure_groups(struct run *run) {
         struct figures_input in = input_of(run, g);
         TRY(figures_norms(&in, line));
         if (values) {
-            TRY(eigenvalues(run, &in.rows, false, values + g * size));
+            TRY(figures_spectrum(&in, false, run->backend, line, &fit));
+            memcpy(values + g * size, fit->sampled, (size_t)size * sizeof *values);
+            spectrum_fit_free(fit);
+            fit = NULL;
         }
         TRY(run_folder_log(run->folder, line));
     }
     if (values) TRY(put_eigenvalues(run, "_by_group", values, s->n_groups, size));
 done:
+    spectrum_fit_free(fit);
     record_free(line);
     free(values);
     return status;
@@ -278,13 +279,38 @@ done:
     return status;
 }
 
-static enum status measure_exact(struct run *run) {
-    struct exact *exact = NULL;
-    enum status status = exact_new(&run->sampling->options, &exact);
-    if (status == STATUS_OK) {
-        struct sketch_rows rows = exact_rows(exact);
-        status = put_spectrum(run, &rows, false, "_exact");
+// How far the debiased eigenvalues of the sketches are from those of the gradients themselves, ranks 3 … 100, in standard errors
+// of the former. Both have the same samples.
+static void compare_exact(struct run *run, const struct spectrum_fit *exact) {
+    struct record *result = run_folder_result(run->folder);
+    const struct spectrum_fit *fit = run->fit;
+    int64_t last = fit->last_rank < exact->last_rank ? fit->last_rank : exact->last_rank, within = 0, n = 0;
+    double largest = 0, ratio = 0;
+    for (int64_t k = EXACT_FIRST; k <= EXACT_LAST && k <= last; k++, n++) {
+        double difference = fit->debiased[k - 1] - exact->debiased[k - 1];
+        within += fabs(difference) <= fit->debiased_error[k - 1];
+        largest = fmax(largest, fabs(difference) / fit->debiased_error[k - 1]);
+        ratio += log(fit->debiased[k - 1] / exact->debiased[k - 1]);
     }
+    record_integer(result, "exact_ranks", n);
+    record_number(result, "exact_within_1se", n ? (double)within / (double)n : NAN);
+    record_number(result, "exact_largest_se", largest);
+    record_number(result, "exact_mean_ratio", exp(ratio / (double)n));
+}
+
+static enum status measure_exact(struct run *run) {
+    enum status status = STATUS_OK;
+    struct exact *exact = NULL;
+    struct spectrum_fit *fit = NULL;
+    struct figures_input in = input_of(run, SAMPLES_WHOLE);
+    TRY(exact_new(&run->sampling->options, &exact));
+    in.rows = exact_rows(exact);
+    in.exact = true;
+    TRY(figures_spectrum(&in, false, run->backend, run_folder_result(run->folder), &fit));
+    TRY(put_fit(run, "_exact", fit));
+    if (run->fit) compare_exact(run, fit);
+done:
+    spectrum_fit_free(fit);
     exact_free(exact);
     return status;
 }
@@ -329,6 +355,7 @@ enum status spectrum_run(const struct program_common *common, const struct spect
     if (run_folder_is_done(run.folder)) goto done;
     status = run_folder_finish(run.folder, work(&run));
 done:
+    spectrum_fit_free(run.fit);
     samples_free(run.samples);
     sampling_free(run.sampling);
     backend_close(run.own);

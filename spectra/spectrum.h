@@ -3,7 +3,8 @@
 //   OUT/records, OUT/sums        the samples (spectra/store.h, spectra/sums.h), unless --store names them
 //   OUT/eigenvalues.npy, eigenvalue_roots.npy   [min(samples, dim)] as sampled, mean over sketches, falling; the roots are
 //                                the singular values of the samples' matrix over sqrt(samples)
-//   OUT/eigenvalues_debiased.npy  what they say of the gradients' own covariance; NaN beyond the ranks of the fit
+//   OUT/eigenvalues_debiased.npy, eigenvalues_debiased_se.npy   what they say of the gradients' own covariance, and one
+//                                standard error; NaN beyond the ranks of the fit
 //   … _centred, _exact           around the mean; of the gradients themselves (--exact)
 //   OUT/eigenvalues_by_group.npy, eigenvalue_roots_by_group.npy   [groups, min(samples, dim)] with --per-layer
 //   OUT/losses.npy, norms2.npy   [samples], of the order of windows
@@ -12,7 +13,8 @@
 //                                of all weights together: figures.h; beta_directions, beta_lower (held out), its interval
 //                                beta_lower_ci_low, beta_lower_ci_high, beta_sample_lower, beta_upper at the most directions
 //                                that the samples can say something about; of each rounding NAME: beta_NAME, beta_NAME_ci_low,
-//                                beta_NAME_ci_high, rms_product_NAME (nats), distance2_NAME
+//                                beta_NAME_ci_high, rms_product_NAME (nats), distance2_NAME; with --exact: alpha_exact and so on,
+//                                exact_within_1se (share of ranks 3 … 100 where sketches and gradients agree to one error)
 #ifndef DQ_SPECTRA_SPECTRUM_H
 #define DQ_SPECTRA_SPECTRUM_H
 

@@ -10,7 +10,8 @@
 
 enum { RANKS_LEAST = 8 };
 
-// What has an error: alpha, and logarithms of the rest but the slope.
+// What has an error: alpha, and logarithms of the rest but the slope; behind them the logarithms of the debiased eigenvalues,
+// [FIGURES + last] in all.
 enum figure { ALPHA, SCALE, ENVELOPE, SLOPE, RANK_LARGEST, RANK_MOMENT, MOMENT2, FIGURES };
 
 struct work {
@@ -124,8 +125,7 @@ static struct sums sums_of(const struct work *w, int64_t c) {
 // ---- figures of a replicate
 
 // logs [last] of its eigenvalues.
-static void figures_of(const struct work *w, const struct sums *s, double dim, const double *logs,
-                       double figures[FIGURES]) {
+static void figures_of(const struct work *w, const struct sums *s, double dim, const double *logs, double *figures) {
     int64_t first = w->frame.first - 1, n = w->frame.last - first;
     struct decay d;
     double *x = mem_new((size_t)n, sizeof *x), intercept, slope, unused[3], sum;
@@ -142,7 +142,11 @@ static void figures_of(const struct work *w, const struct sums *s, double dim, c
     figures[RANK_LARGEST] = log(trace) - w->over[0];
     figures[RANK_MOMENT] = 2 * log(trace) - log(s->moment2);
     figures[MOMENT2] = s->moment2;
+    for (int64_t i = 0; i < w->frame.last; i++)
+        figures[FIGURES + i] = w->over[i] - figures[ALPHA] * log((double)(i + 1));
 }
+
+static int64_t width_of(const struct work *w) { return FIGURES + w->frame.last; }
 
 static void logs_of(const struct work *w, int64_t sketch, int64_t n, int64_t c) {
     for (int64_t i = 0; i < w->frame.last; i++) {
@@ -152,43 +156,44 @@ static void logs_of(const struct work *w, int64_t sketch, int64_t n, int64_t c) 
     }
 }
 
-// Sum of squares around the mean of values [n], FIGURES apart, added to variance with a factor.
-static void variance_add(const double *values, int64_t n, double factor, double variance[FIGURES]) {
-    for (int f = 0; f < FIGURES; f++) {
+// Sums of squares around the mean of the columns of values [n, width], added to variance [width] with a factor.
+static void variance_add(const double *values, int64_t n, int64_t width, double factor, double *variance) {
+    for (int64_t f = 0; f < width; f++) {
         double mean = 0, sum = 0;
-        for (int64_t i = 0; i < n; i++) mean += values[i * FIGURES + f] / (double)n;
-        for (int64_t i = 0; i < n; i++) sum += pow(values[i * FIGURES + f] - mean, 2);
+        for (int64_t i = 0; i < n; i++) mean += values[i * width + f] / (double)n;
+        for (int64_t i = 0; i < n; i++) sum += pow(values[i * width + f] - mean, 2);
         variance[f] += factor * sum;
     }
 }
 
-static void add_samples_variance(const struct work *w, double *rows, double variance[FIGURES]) {
-    int64_t groups = w->r->groups;
+static void add_samples_variance(const struct work *w, double *rows, double *variance) {
+    int64_t groups = w->r->groups, width = width_of(w);
     for (int64_t g = 0; g < groups; g++) {
         struct sums s = sums_of(w, g + 1);
         logs_of(w, 0, w->r->sketches, g + 1);
-        figures_of(w, &s, w->frame.dim, w->logs, rows + g * FIGURES);
+        figures_of(w, &s, w->frame.dim, w->logs, rows + g * width);
     }
-    variance_add(rows, groups, (double)(groups - 1) / (double)groups, variance);
+    variance_add(rows, groups, width, (double)(groups - 1) / (double)groups, variance);
 }
 
-static void add_sketch_variance(const struct work *w, const struct sums *all, double *rows, double variance[FIGURES]) {
-    int64_t groups = w->r->groups, sketches = w->r->sketches, dim = w->in->rows.dim;
+static void add_sketch_variance(const struct work *w, const struct sums *all, double *rows, double *variance) {
+    int64_t groups = w->r->groups, sketches = w->r->sketches, dim = w->in->rows.dim, width = width_of(w);
     double share = sketches > 1 ? 0.5 : 1;
     for (int64_t j = 0; j < sketches && sketches > 1; j++) {
         struct sums s = *all;
         s.moment2 = moment2_of(w, all, j, 0);
         logs_of(w, j, 1, 0);
-        figures_of(w, &s, w->frame.dim, w->logs, rows + j * FIGURES);
+        figures_of(w, &s, w->frame.dim, w->logs, rows + j * width);
     }
-    if (sketches > 1) variance_add(rows, sketches, share / (double)(sketches * (sketches - 1)), variance);
+    if (sketches > 1) variance_add(rows, sketches, width, share / (double)(sketches * (sketches - 1)), variance);
     for (int64_t j = 0; j < sketches; j++) {
         for (int64_t g = 0; g < groups; g++) {
             int64_t left = dim - replicate_first(dim, groups, g + 1) + replicate_first(dim, groups, g);
             logs_of(w, j, 1, 1 + groups + g);
-            figures_of(w, all, (double)left, w->logs, rows + g * FIGURES);
+            figures_of(w, all, (double)left, w->logs, rows + g * width);
         }
-        variance_add(rows, groups, share * (double)(groups - 1) / (double)(groups * sketches * sketches), variance);
+        variance_add(rows, groups, width, share * (double)(groups - 1) / (double)(groups * sketches * sketches),
+                     variance);
     }
 }
 
@@ -200,9 +205,9 @@ static struct estimate estimate_log(double log_value, double variance) {
 
 static enum status describe(struct work *w, const struct sums *s, struct spectrum_fit *fit) {
     enum status status = STATUS_OK;
-    double figures[FIGURES], variance[FIGURES] = {0};
-    int64_t most = w->r->groups > w->r->sketches ? w->r->groups : w->r->sketches;
-    double *rows = mem_new((size_t)most * FIGURES, sizeof *rows);
+    int64_t most = w->r->groups > w->r->sketches ? w->r->groups : w->r->sketches, width = width_of(w);
+    double *rows = mem_new((size_t)((most + 2) * width), sizeof *rows);
+    double *figures = rows + most * width, *variance = figures + width;
     add_samples_variance(w, rows, variance);
     if (!w->in->exact) add_sketch_variance(w, s, rows, variance);
     logs_of(w, 0, w->r->sketches, 0);
@@ -228,6 +233,7 @@ static enum status describe(struct work *w, const struct sums *s, struct spectru
             fit->sampled[i] += w->r->whole[j * fit->size + i] / (double)w->r->sketches;
         if (i >= w->frame.last) fit->expected[i] = NAN;
         fit->debiased[i] = fit->sampled[i] / fit->expected[i] * decay_eigenvalue(&w->decay, (double)(i + 1));
+        fit->debiased_error[i] = i < w->frame.last ? fit->debiased[i] * sqrt(variance[FIGURES + i]) : NAN;
     }
 done:
     free(rows);
@@ -336,8 +342,9 @@ enum status spectrum_fit_new(const struct spectrum_input *in, const struct spect
     w.norms = mem_new((size_t)in->rows.samples, sizeof *w.norms);
     TRY(prepare(&w, backend));
     fit->size = w.r->size;
-    fit->sampled = mem_new(3 * (size_t)fit->size, sizeof *fit->sampled);
+    fit->sampled = mem_new(4 * (size_t)fit->size, sizeof *fit->sampled);
     fit->expected = fit->sampled + fit->size, fit->debiased = fit->expected + fit->size;
+    fit->debiased_error = fit->debiased + fit->size;
     struct sums sums = sums_of(&w, 0);
     w.frame.last = w.r->last;
     TRY(fit_law(&w, &sums));

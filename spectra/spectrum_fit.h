@@ -64,10 +64,11 @@ struct spectrum_fit {
 
     struct spectrum_alternative laws[LAWS]; // with `alternatives`
 
-    int64_t size;     // min(samples, dim)
-    double *sampled;  // [size] eigenvalues as they are, mean over sketches, falling
-    double *expected; // [size] what the fitted law would give there; NaN beyond last_rank
-    double *debiased; // [size] sampled times law / expected; NaN beyond last_rank
+    int64_t size;           // min(samples, dim)
+    double *sampled;        // [size] eigenvalues as they are, mean over sketches, falling
+    double *expected;       // [size] what the fitted law would give there; NaN beyond last_rank
+    double *debiased;       // [size] sampled times law / expected; NaN beyond last_rank
+    double *debiased_error; // [size] one standard error of it
 };
 
 // kappa = E|g|^4 / (E|g|^2)^2 / (1 + 2 tr Sigma^2 / tr^2): for g = s x with Gaussian x this is E s^4 / (E s^2)^2.

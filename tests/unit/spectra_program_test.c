@@ -150,13 +150,13 @@ static void killed_runs_resume_to_the_same_bits_with_any_threads(void **state) {
     (void)state;
     struct inputs in;
     inputs_open(&in);
-    check_done(run_spectrum(&in, "whole", MORE("--samples=400", "--per-layer", "--threads=1")));
-    run_and_kill(&in, "killed", MORE("--samples=400", "--per-layer", "--threads=2", "--checkpoint-every=16"));
+    check_done(run_spectrum(&in, "whole", MORE("--samples=200", "--per-layer", "--threads=1")));
+    run_and_kill(&in, "killed", MORE("--samples=200", "--per-layer", "--threads=2", "--checkpoint-every=16"));
     check_done(run_spectrum(&in, "killed",
-                            MORE("--samples=400", "--per-layer", "--threads=2", "--checkpoint-every=16", "--resume")));
+                            MORE("--samples=200", "--per-layer", "--threads=2", "--checkpoint-every=16", "--resume")));
     check_same_run(&in, "whole", "killed");
     check_same_file(&in, "whole", "killed", "eigenvalues_by_group.npy");
-    process_check_error(run_spectrum(&in, "whole", MORE("--samples=400", "--per-layer")), 1, "--force");
+    process_check_error(run_spectrum(&in, "whole", MORE("--samples=200", "--per-layer")), 1, "--force");
     inputs_close(&in);
 }
 
@@ -165,9 +165,9 @@ static void shards_are_merged_to_the_bits_and_figures_of_one_run(void **state) {
     struct inputs in;
     inputs_open(&in);
     char *a = mem_format("%s/a", in.folder), *b = mem_format("%s/b", in.folder), *all = mem_format("%s/all", in.folder);
-    check_done(run_spectrum(&in, "one", MORE("--samples=310")));
-    check_done(run_spectrum(&in, "b", MORE("--samples-only", "--first-sample=201", "--samples=109")));
-    check_done(run_spectrum(&in, "a", MORE("--samples-only", "--samples=201")));
+    check_done(run_spectrum(&in, "one", MORE("--samples=150")));
+    check_done(run_spectrum(&in, "b", MORE("--samples-only", "--first-sample=91", "--samples=59")));
+    check_done(run_spectrum(&in, "a", MORE("--samples-only", "--samples=91")));
     check_done(process_call(PROGRAM, "merge", b, a, "--quiet", "--out", all));
     check_same_file(&in, "one", "all", "records");
     check_same_file(&in, "one", "all", "sums");
@@ -189,7 +189,7 @@ static void eigenvalues_add_up_to_the_mean_squared_norm(void **state) {
     (void)state;
     struct inputs in;
     inputs_open(&in);
-    check_done(run_spectrum(&in, "run", MORE("--samples=40", "--exact")));
+    check_done(run_spectrum(&in, "run", MORE("--samples=64", "--exact")));
     double want = number_of(&in, "run", "norm2_mean");
     static const struct {
         const char *name;
@@ -198,10 +198,10 @@ static void eigenvalues_add_up_to_the_mean_squared_norm(void **state) {
     for (int c = 0; c < 2; c++) {
         size_t n;
         char *bytes = file_of(&in, "run", cases[c].name, &n);
-        const double *values = (const double *)(const void *)(bytes + n - 40 * sizeof(double));
+        const double *values = (const double *)(const void *)(bytes + n - 64 * sizeof(double));
         double sum = 0;
-        for (int i = 0; i < 40; i++) sum += values[i];
-        for (int i = 1; i < 40; i++) assert_true(values[i] <= values[i - 1]);
+        for (int i = 0; i < 64; i++) sum += values[i];
+        for (int i = 1; i < 64; i++) assert_true(values[i] <= values[i - 1]);
         check_near(sum, want, cases[c].tolerance, 0);
         free(bytes);
     }
@@ -226,10 +226,28 @@ static void stores_of_other_models_and_unfinished_ones_are_refused(void **state)
     process_check_error(run_spectrum(&in, "killed", MORE("--samples=1400", "--checkpoint-every=16", "--resume")), 1,
                         "model");
     // The rounded model is its own direction's end: no direction.
-    process_check_error(run_spectrum(&in, "same", MORE("--samples=40", "--quantized", named)), 1, "the model itself");
+    process_check_error(run_spectrum(&in, "same", MORE("--samples=64", "--quantized", named)), 1, "the model itself");
     free(model);
     free(rounded);
     free(named);
+    inputs_close(&in);
+}
+
+static void samples_that_say_nothing_are_refused(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    process_check_error(run_spectrum(&in, "few", MORE("--samples=30")), 1, "30 samples are too few");
+    char *few = mem_format("%s/few/result.json", in.folder);
+    assert_int_not_equal(access(few, F_OK), 0);
+    free(few);
+    process_check_error(run_spectrum(&in, "many", MORE("--samples=100000")), 1, "are needed: take fewer --samples");
+    // Four words repeated: every window begins at the same one of them.
+    FILE *file = fopen(in.text, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 4000; i++) fputs("the cat saw a ", file);
+    assert_int_equal(fclose(file), 0);
+    process_check_error(run_spectrum(&in, "constant", MORE("--samples=64")), 1, "gradients");
     inputs_close(&in);
 }
 
@@ -242,7 +260,7 @@ static void directions_of_folders_are_those_of_their_roundings(void **state) {
     check_done(process_call("discquant/discquant", "--method", "rtn", "--bits", "4", "--group-size", "32", "--model",
                             in.model, "--calibration", in.text, "--validation", in.text, "--seq-len", "16",
                             "--validation-samples", "2", "--quiet", "--out", rtn));
-    check_done(run_spectrum(&in, "run", MORE("--samples=40", "--quantized", named)));
+    check_done(run_spectrum(&in, "run", MORE("--samples=64", "--quantized", named)));
     static const char *const figures[] = {"distance2", "rms_product", "beta"};
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         char *here = mem_format("%s_rtn", figures[i]), *there = mem_format("%s_folder", figures[i]);
@@ -263,6 +281,7 @@ int main(void) {
         cmocka_unit_test(shards_are_merged_to_the_bits_and_figures_of_one_run),
         cmocka_unit_test(eigenvalues_add_up_to_the_mean_squared_norm),
         cmocka_unit_test(stores_of_other_models_and_unfinished_ones_are_refused),
+        cmocka_unit_test(samples_that_say_nothing_are_refused),
         cmocka_unit_test(directions_of_folders_are_those_of_their_roundings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
