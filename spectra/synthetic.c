@@ -162,7 +162,7 @@ done:
     return status;
 }
 
-enum status synthetic_run(const struct program_common *common, const struct synthetic_settings *s) {
+enum status synthetic_spectra_run(const struct program_common *common, const struct synthetic_settings *s) {
     enum status status = STATUS_OK;
     struct run_folder *folder = NULL;
     struct record *about = record_new();
@@ -267,7 +267,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static enum status start(const struct program_common *common, void *input) { return synthetic_run(common, input); }
+static enum status start(const struct program_common *common, void *input) {
+    return synthetic_spectra_run(common, input);
+}
 
 const struct command synthetic_command = {
     .name = "synthetic",

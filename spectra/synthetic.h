@@ -19,7 +19,7 @@ struct synthetic_settings {
     int64_t replicates;
 };
 
-enum status synthetic_run(const struct program_common *common, const struct synthetic_settings *settings);
+enum status synthetic_spectra_run(const struct program_common *common, const struct synthetic_settings *settings);
 
 extern const struct command synthetic_command;
 
