@@ -1,7 +1,7 @@
 // Per-sample gradients, tile by tile (core/graph/weight.h).
 //
-// A tile is a block of rows of one weight for several samples: products of one sample at a time, as many samples as fit
-// into cache, so that who writes coordinate by coordinate writes more than one number at a place.
+// A tile is a block of rows of one weight for as many samples as fit into cache, so that who writes coordinate by coordinate
+// writes more than one number at a place.
 #include "core/graph/weight.h"
 
 #include "core/base/mem.h"
@@ -14,9 +14,9 @@ enum { TILE_ROWS_LEAST = 64, TILE_PART = 1 << 14, TILE_ELEMENTS = 1 << 20, TILE_
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static struct view sample_rows(struct step *step, struct view v, int64_t sample) {
-    int64_t n = step_options(step)->seq_len;
-    return view_rows(v, sample * n, n);
+static struct view sample_rows(struct step *step, struct view v, int64_t first, int64_t n) {
+    int64_t t = step_options(step)->seq_len;
+    return view_rows(v, first * t, n * t);
 }
 
 // Whole samples in `rows` rows.
@@ -90,13 +90,11 @@ static enum status rows_product(struct grad_sink *sink, struct step *step, struc
         int64_t rows = least(most_rows, weight->rows - row);
         for (int64_t b = 0; b < samples; b += most_samples) {
             int64_t n = least(most_samples, samples - b);
-            for (int64_t k = 0; k < n; k++)
-                TRY(backend_run(step_backend(step),
-                                &(struct op_call){.op = OP_matmul,
-                                                  .in = {view_cols(sample_rows(step, dy, b + k), row, rows),
-                                                         sample_rows(step, x, b + k)},
-                                                  .out = {view_rows(room, k * rows, rows)},
-                                                  .params.matmul.transpose_a = true}));
+            TRY(backend_run(
+                step_backend(step),
+                &(struct op_call){.op = OP_sample_products,
+                                  .in = {view_cols(sample_rows(step, dy, b, n), row, rows), sample_rows(step, x, b, n)},
+                                  .out = {view_rows(room, 0, n * rows)}}));
             TRY(hand_over(
                 self, step, view_rows(room, 0, n * rows),
                 (struct rows_tile){
@@ -141,7 +139,7 @@ static enum status rows_table(struct grad_sink *sink, struct step *step, struct 
         TRY(backend_run(step_backend(step), &(struct op_call){.op = OP_fill, .out = {grad}, .params.value = 0}));
         TRY(backend_run(step_backend(step),
                         &(struct op_call){.op = OP_embedding_grad,
-                                          .in = {sample_rows(step, dy, b), sample_rows(step, tokens, b)},
+                                          .in = {sample_rows(step, dy, b, 1), sample_rows(step, tokens, b, 1)},
                                           .out = {grad}}));
         TRY(hand_over(
             self, step, grad,

@@ -66,26 +66,6 @@ struct grad_sink {
 // Adds every gradient to weight.grad, which the caller has zeroed. For training and for DiscQuant. Stateless.
 extern struct grad_sink accumulate_sink;
 
-// Exact per-sample squared norms of the gradients with respect to the value, summed over the weights that have this sink.
-//   norms [samples]  fp64, host; zeroed by norm_sink_begin, complete after norm_sink_end.
-// A weight used by two layers (tied embedding and head) counts once, with the sum of both parts: its per-sample
-// gradients are held as a dense matrix per sample until norm_sink_end. Untied tables are scattered sample by sample.
-struct norm_sink {
-    struct grad_sink sink;
-    struct backend *backend;
-    int64_t samples;
-    double *norms;               // [samples], host
-    struct view sums;            // [samples, 1] F64 on the backend
-    const struct weight *shared; // weight that two layers use, or NULL
-    struct view shared_grad;     // [samples * rows, cols]
-};
-
-enum status norm_sink_new(struct backend *backend, int64_t samples, const struct weight *shared,
-                          struct norm_sink **out);
-void norm_sink_free(struct norm_sink *sink); // accepts NULL
-enum status norm_sink_begin(struct norm_sink *sink);
-enum status norm_sink_end(struct norm_sink *sink);
-
 // Per-sample gradients themselves, "rows", handed to `take` tile by tile; nothing of the size of samples x all weights
 // is held. For the matrix M of the walk, inner products with a direction, and what else needs single entries.
 //

@@ -4,6 +4,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/threads.h"
+#include "core/graph/sketch_sink.h"
 #include "core/nn/generate.h"
 #include "core/nn/transformer.h"
 #include "data/json.h"
@@ -170,19 +171,22 @@ static void per_sample_norms_equal_transformers(void **state) {
         golden_open(&g, names[k]);
         int64_t linear = (int64_t)json_array_size(json_object_get(g.about, "linear"));
         double *want = values(&g, "sample_norm2", DTYPE_F64, g.batch * linear);
-        struct norm_sink *sink = NULL;
-        check_ok(norm_sink_new(g.backend, g.batch, NULL, &sink));
-        for (int64_t i = 0; i < g.model->n_weights; i++)
-            if (g.model->weights[i].is_linear) g.model->weights[i].sink = &sink->sink;
-        check_ok(norm_sink_begin(sink));
+        struct sketch_sink *sink = NULL;
+        int64_t *group = calloc((size_t)g.model->n_weights, sizeof *group);
+        for (int64_t i = 0; i < g.model->n_weights; i++) group[i] = g.model->weights[i].is_linear ? 0 : -1;
+        struct sketch_options options = {.n_groups = 1, .group = group};
+        check_ok(sketch_sink_new(g.backend, g.model->weights, g.model->n_weights, &options, g.batch, &sink));
+        sketch_sink_attach(sink);
+        check_ok(sketch_sink_begin(sink, (struct view){0}));
         run(&g, (struct pass){.gradient_weight = 1.0 / (double)(g.seq_len - 1)});
-        check_ok(norm_sink_end(sink));
+        check_ok(sketch_sink_end(sink, g.batch));
         for (int64_t b = 0; b < g.batch; b++) {
             double sum = 0;
             for (int64_t l = 0; l < linear; l++) sum += want[b * linear + l];
             check_near(sink->norms[b], sum, 1e-5, 0);
         }
-        norm_sink_free(sink);
+        sketch_sink_free(sink);
+        free(group);
         free(want);
         golden_close(&g);
     }

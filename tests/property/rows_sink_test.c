@@ -5,6 +5,7 @@
 
 #include "core/base/rng.h"
 #include "core/base/threads.h"
+#include "core/graph/sketch_sink.h"
 #include "core/nn/random_source.h"
 #include "core/nn/transformer.h"
 
@@ -172,24 +173,26 @@ static void rows_are_derivatives_of_their_own_loss(void **state) {
     }
 }
 
-static void norms_of_rows_are_those_of_the_norm_sink(void **state) {
+static void norms_of_rows_are_those_of_the_sketch_sink(void **state) {
     (void)state;
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
         struct setting s;
-        struct norm_sink *norms = NULL;
+        struct sketch_sink *norms = NULL;
+        int64_t group[WEIGHTS] = {0};
         setting_open(&s, configs[c]);
         rows_make(&s, BATCH);
-        check_ok(norm_sink_new(s.backend, BATCH, shared_weight(&s), &norms));
-        set_sink(&s, &norms->sink);
-        check_ok(norm_sink_begin(norms));
+        struct sketch_options options = {.n_groups = 1, .group = group, .shared = shared_weight(&s)};
+        check_ok(sketch_sink_new(s.backend, s.model->weights, s.model->n_weights, &options, BATCH, &norms));
+        sketch_sink_attach(norms);
+        check_ok(sketch_sink_begin(norms, view_new(s.tokens, DTYPE_I32, ROWS, 1)));
         pass(&s, 0, BATCH, true, false);
-        check_ok(norm_sink_end(norms));
+        check_ok(sketch_sink_end(norms, BATCH));
         for (int64_t b = 0; b < BATCH; b++) {
             double squares = 0;
             for (int64_t i = 0; i < s.n; i++) squares += s.values[i * STRIDE + b] * s.values[i * STRIDE + b];
             check_near(norms->norms[b], squares, 1e-6, 0);
         }
-        norm_sink_free(norms);
+        sketch_sink_free(norms);
         setting_close(&s);
     }
 }
@@ -336,7 +339,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_equal_gradients_of_single_samples),
         cmocka_unit_test(rows_are_derivatives_of_their_own_loss),
-        cmocka_unit_test(norms_of_rows_are_those_of_the_norm_sink),
+        cmocka_unit_test(norms_of_rows_are_those_of_the_sketch_sink),
         cmocka_unit_test(inner_products_are_those_of_the_rows),
         cmocka_unit_test(scales_multiply_each_coordinate_exactly),
         cmocka_unit_test(any_way_of_cutting_gives_the_same_rows),

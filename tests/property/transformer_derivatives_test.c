@@ -179,37 +179,6 @@ static void recomputation_gives_the_same_bits(void **state) {
     }
 }
 
-static void norm_sink_equals_gradients_of_single_samples(void **state) {
-    (void)state;
-    for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
-        struct setting s;
-        setting_open(&s, configs[c]);
-        weights_prepare(&s, false);
-        struct norm_sink *sink = NULL;
-        check_ok(norm_sink_new(s.backend, BATCH, configs[c]->tied ? s.model->embedding : NULL, &sink));
-        set_sink(&s, &sink->sink);
-        struct pass all = {.gradient = true};
-        check_ok(norm_sink_begin(sink));
-        pass_run(&s, &all);
-        check_ok(norm_sink_end(sink));
-        set_sink(&s, &accumulate_sink);
-        for (int b = 0; b < BATCH; b++) {
-            double squares = 0;
-            struct pass one = {.gradient = true};
-            for (int i = 0; i < ROWS; i++) s.targets[i] = i / SEQ_LEN == b && (i + 1) % SEQ_LEN ? s.tokens[i + 1] : -1;
-            for (int64_t k = 0; k < s.model->n_weights; k++)
-                memset(s.model->weights[k].grad.data, 0, (size_t)view_count(s.model->weights[k].grad) * 4);
-            pass_run(&s, &one);
-            for (int64_t k = 0; k < s.model->n_weights; k++)
-                for (int64_t i = 0; i < view_count(s.model->weights[k].grad); i++)
-                    squares += pow((double)view_f32(s.model->weights[k].grad, 0)[i], 2);
-            check_near(sink->norms[b], squares, 1e-5, 0);
-        }
-        norm_sink_free(sink);
-        setting_close(&s);
-    }
-}
-
 static void zero_gradients(struct setting *s) {
     for (int64_t k = 0; k < s->model->n_weights; k++)
         memset(s->model->weights[k].grad.data, 0, (size_t)view_count(s->model->weights[k].grad) * 4);
@@ -299,17 +268,14 @@ static void gradients_pass_straight_through_rounding(void **state) {
     setting_close(&s);
 }
 
-// Logits a few rows at a time: the same losses, gradients to rounding, norms of the right samples.
+// Logits a few rows at a time: the same losses, gradients to rounding.
 static void pieces_of_the_head_add_up(void **state) {
     (void)state;
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
         struct setting s;
-        struct norm_sink *sink = NULL;
         float *want[64];
-        double norms[BATCH];
         setting_open(&s, configs[c]);
         weights_prepare(&s, true);
-        check_ok(norm_sink_new(s.backend, BATCH, configs[c]->tied ? s.model->embedding : NULL, &sink));
         for (int pieces = 0; pieces < 3; pieces++) {
             struct pass p = {.gradient = true, .with_tangent = true};
             s.model->head_rows =
@@ -323,17 +289,8 @@ static void pieces_of_the_head_add_up(void **state) {
                 struct view g = s.model->weights[k].grad;
                 check_all_near(view_f32(g, 0), want[k], view_count(g), 1e-4, 1e-7);
             }
-            set_sink(&s, &sink->sink);
-            check_ok(norm_sink_begin(sink));
-            pass_run(&s, &p);
-            check_ok(norm_sink_end(sink));
-            for (int b = 0; b < BATCH; b++) {
-                if (pieces == 0) norms[b] = sink->norms[b];
-                check_near(sink->norms[b], norms[b], 1e-5, 0);
-            }
         }
         for (int64_t k = 0; k < s.model->n_weights; k++) free(want[k]);
-        norm_sink_free(sink);
         setting_close(&s);
     }
 }
@@ -382,7 +339,6 @@ int main(void) {
         cmocka_unit_test(reverse_and_forward_mode_agree),
         cmocka_unit_test(taylor_remainder_has_order_two),
         cmocka_unit_test(recomputation_gives_the_same_bits),
-        cmocka_unit_test(norm_sink_equals_gradients_of_single_samples),
         cmocka_unit_test(gradients_pass_straight_through_rounding),
         cmocka_unit_test(pieces_of_the_head_add_up),
         cmocka_unit_test(interpolated_weights_have_the_right_gradient),
