@@ -7,7 +7,8 @@
 --projection stored        the matrix is made once and kept: n k 4 bytes
 --projection regenerated   as in that script: made anew from its seed for every two samples, a slice of columns at a time
 
-One sketch per sample (ours makes several). Squared norms too. The first batch is not timed. Prints samples per second.
+One sketch per sample (ours makes several). Squared norms too. The first batch is not timed. Prints samples per second,
+and processor seconds per sample of all threads, which a busy machine changes less.
 """
 import argparse
 import json
@@ -107,17 +108,18 @@ def main():
     n = sum(dict(model.named_parameters())[name].numel() for name in names)
     project = Projection(n, args.dim, args.projection == "stored")
     run = by_vmap if args.method == "vmap" else by_loop
-    norms, sketched, begun = [], [], None
+    norms, sketched, begun, cpu = [], [], None, 0.0
     for norm, sketch in run(model, names, windows.split(size), project):
         if begun is None:
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             continue
         norms.append(norm)
         sketched.append(sketch.square().sum(1))
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     norms, sketched = torch.cat(norms).double(), torch.cat(sketched).double()
     out = dict(method=args.method, projection=args.projection, samples=len(norms), weights=n, dim=args.dim,
                batch_size=size, threads=args.threads, seconds=seconds, samples_per_second=len(norms) / seconds,
+               cpu_seconds_per_sample=cpu / len(norms),
                norm2_mean=norms.mean().item(), sketched=(sketched / norms).mean().item(), torch=torch.__version__)
     print(json.dumps(out) if args.json else "  ".join(f"{key} {value}" for key, value in out.items()))
 
