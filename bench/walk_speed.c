@@ -92,12 +92,12 @@ static void measure_pass(const struct frame *f, const double *y) {
     struct walk_options o = {.step_size = 0.1, .block = 0.5, .slack = 0.4};
     struct walk_state *s;
     double best = INFINITY, bytes = 8.0 * (double)f->n * (double)f->width;
-    must(walk_state_new(f, y, &o, true, false, &s));
-    walk_pass(s, true, 0);
+    must(walk_state_new(f, y, &o, true, false, false, &s));
+    must(walk_pass(s, true, 0));
     for (int r = 0; r < 5 * repeat; r++) {
         must(walk_prepare(s));
         double begin = now();
-        walk_pass(s, true, 1e-3);
+        must(walk_pass(s, true, 1e-3));
         best = fmin(best, now() - begin);
     }
     printf("  pass     %.4f s  %.1f GB/s = %.0f %% of reading\n", best, bytes / best / 1e9,

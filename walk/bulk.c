@@ -141,6 +141,7 @@ static void set_rule(struct rule *r, const char *engine) {
                 : strcmp(engine, "clamp") == 0 ? clamp_leaves
                                                : slack_leaves;
     r->width = r->leaves == slack_leaves ? o->slack : o->step_size;
+    r->s->limited = r->leaves == zone_leaves;
 }
 
 // Where constraints rest on few coordinates no block will do, and leap walks on as zone.
@@ -176,7 +177,7 @@ static enum status go(struct rule *rule) {
     double step = s->primed ? s->options->step_size : 0;
     bool passes = !leap || s->rounds > 0;
     if (passes)
-        walk_pass(s, !leap, step);
+        TRY(walk_pass(s, !leap, step));
     else
         s->step++;
     s->primed = !leap;

@@ -3,6 +3,7 @@
 #include "walk/state.h"
 
 #include "core/base/mem.h"
+#include "walk/device.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -105,6 +106,7 @@ enum status walk_save(struct walk_state *s) {
     struct field fields[FIELDS_MOST];
     void *bytes = NULL;
     take_numbers(s, &h);
+    if (s->device && !h.alone) TRY(device_gram_read(s));
     int64_t n_bytes = bytes_of(s, &h);
     TRY(mem_buffer_new(n_bytes, "a checkpoint of the walk", &bytes));
     char *to = bytes;

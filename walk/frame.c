@@ -2,6 +2,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/mem.h"
+#include "walk/device.h"
 #include "walk/gram.h"
 #include "walk/rows.h"
 
@@ -25,6 +26,8 @@ struct making {
     int64_t n, m, stride;
     double *gram, *eigen, *values, *map; // [m, m], [m, m], [m], [m, m]
     struct gram_scratch *scratch;
+    struct backend *backend;
+    struct device_matrix *device; // the rows in place of a, where there is a backend
 };
 
 enum status frame_matrix_new(int64_t n, int64_t m, double **out) {
@@ -73,6 +76,7 @@ static void scale_all(struct making *f, double factor) {
 
 // a <- a map, map [m, cols] in rows; columns beyond cols become zero. Upper triangular maps stay in place.
 static enum status transform(struct making *f, const double *map, int64_t cols, bool triangular) {
+    if (f->device) return device_matrix_transform(f->device, map, f->m); // whose columns beyond cols are zero
     int64_t blocks = (f->n + BLOCK - 1) / BLOCK;
     void *p = NULL;
     enum status status = mem_buffer_new((int64_t)omp_get_max_threads() * BLOCK * f->stride * 8, "transformed rows", &p);
@@ -98,16 +102,23 @@ static enum status transform(struct making *f, const double *map, int64_t cols, 
     return STATUS_OK;
 }
 
-static void take_gram(struct making *f) {
+static enum status take_gram(struct making *f) {
+    if (f->device) return device_matrix_gram(f->device, f->m, f->gram);
     memset(f->gram, 0, (size_t)(f->m * f->m) * sizeof *f->gram);
     struct gram_rows rows = {f->a, f->n, f->stride, f->m};
     gram_add(f->gram, 1, rows, NULL, f->n, NULL, f->scratch);
+    return STATUS_OK;
+}
+
+static enum status eigen(struct making *f, double *gram, int64_t size, double *values) {
+    return f->device ? device_eigen(f->backend, gram, size, values) : symmetric_eigen(gram, size, values);
 }
 
 // map <- R^-1 of the leading size x size block of the Gram matrix, R^T R; upper triangular, zeros elsewhere.
 static enum status inverse_triangle(struct making *f, int64_t size) {
     int64_t m = f->m;
     memset(f->map, 0, (size_t)(m * m) * sizeof *f->map);
+    if (f->device) return device_inverse_triangle(f->backend, f->gram, m, size, f->map);
     for (int64_t i = 0; i < size; i++)
         for (int64_t j = i; j < size; j++) f->map[i * m + j] = f->gram[i * m + j];
     // Row-major upper is column-major lower: G = L L^T there, R = L^T.
@@ -122,7 +133,7 @@ static enum status inverse_triangle(struct making *f, int64_t size) {
 // One more pass that makes the first `cols` columns orthonormal to rounding.
 static enum status polish(struct making *f, int64_t cols) {
     enum status status = STATUS_OK;
-    take_gram(f);
+    TRY(take_gram(f));
     TRY(inverse_triangle(f, cols));
     TRY(transform(f, f->map, cols, true));
 done:
@@ -135,7 +146,7 @@ static enum status resolve_weak(struct making *f, int64_t strong, double least, 
     enum status status = STATUS_OK;
     int64_t m = f->m, weak = m - strong;
     double *across = mem_new((size_t)(strong * weak + 1), 8), *schur = mem_new((size_t)(weak * weak), 8);
-    take_gram(f);
+    TRY(take_gram(f));
     TRY(inverse_triangle(f, strong));
     // across = R^-T G_uc, [strong, weak]; schur = G_cc - across^T across
     for (int64_t i = 0; i < strong; i++) memcpy(across + i * weak, f->gram + i * m + strong, (size_t)weak * 8);
@@ -146,7 +157,7 @@ static enum status resolve_weak(struct making *f, int64_t strong, double least, 
     if (strong)
         cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)weak, (int)weak, (int)strong, -1, across, (int)weak,
                     across, (int)weak, 1, schur, (int)weak);
-    TRY(symmetric_eigen(schur, weak, t));
+    TRY(eigen(f, schur, weak, t));
     int64_t kept = 0;
     for (int64_t k = 0; k < weak; k++) {
         t[k] = sqrt(fmax(t[k], 0));
@@ -188,16 +199,17 @@ static enum status whiten(struct making *f, double tolerance, struct frame *fram
     double largest = 0, scale = 1;
     int64_t m = f->m;
     TRY(look_over(f, &largest));
-    if (largest == 0) goto done; // rank 0
-    if (largest > 1e100 || largest < 1e-100) {
+    if (largest > 1e100 || (largest > 0 && largest < 1e-100)) {
         int exponent = ilogb(largest);
         scale = ldexp(1, exponent);
         scale_all(f, ldexp(1, -(exponent / 2))); // in two steps: 2^-exponent may be too large for a double
         scale_all(f, ldexp(1, exponent / 2 - exponent));
     }
-    take_gram(f);
+    if (f->backend) TRY(device_matrix_new(f->backend, f->a, f->n, f->stride, &f->device));
+    if (largest == 0) goto done; // rank 0
+    TRY(take_gram(f));
     memcpy(f->eigen, f->gram, (size_t)(m * m) * sizeof *f->eigen);
-    TRY(symmetric_eigen(f->eigen, m, f->values));
+    TRY(eigen(f, f->eigen, m, f->values));
     double top = sqrt(f->values[0]), weak_scale = sqrt(WEAK) * top;
     int64_t strong = first_map(f, weak_scale, frame->singular), rank = strong;
     TRY(transform(f, f->map, m, false));
@@ -233,6 +245,7 @@ enum status frame_new(double *matrix, int64_t n, int64_t m, const struct frame_o
     double start = clock_seconds(), tolerance = options ? options->rank_tolerance : 0;
     struct frame *frame = NULL;
     struct making f = {.a = matrix, .n = n, .m = m, .stride = frame_stride(m)};
+    if (options) f.backend = options->backend;
     void *p = NULL, *numbers = NULL;
     REQUIRE(((uintptr_t)matrix & 63) == 0, "the matrix is aligned to 64 bytes");
     REQUIRE(tolerance >= 0 && tolerance < 1, "the tolerance of the rank is a share");
@@ -249,13 +262,17 @@ enum status frame_new(double *matrix, int64_t n, int64_t m, const struct frame_o
     frame->norm2 = p;
     TRY(mem_buffer_new((3 * m * m + m) * 8, "Gram matrices", &numbers));
     f.gram = numbers, f.eigen = f.gram + m * m, f.map = f.eigen + m * m, f.values = f.map + m * m;
-    TRY(gram_scratch_new(n, m, &f.scratch));
+    if (!f.backend) TRY(gram_scratch_new(n, m, &f.scratch));
     TRY(whiten(&f, fmax(tolerance, RANK_LEAST), frame));
+    if (f.device) TRY(device_matrix_read(f.device, matrix));
     measure_rows(frame);
+    frame->device = f.device;
+    f.device = NULL;
     frame->seconds = clock_seconds() - start;
     *out = frame;
     frame = NULL;
 done:
+    device_matrix_free(f.device);
     gram_scratch_free(f.scratch);
     mem_buffer_free(numbers);
     frame_free(frame);
@@ -264,6 +281,7 @@ done:
 
 void frame_free(struct frame *frame) {
     if (!frame) return;
+    device_matrix_free(frame->device);
     mem_buffer_free(frame->norm2);
     free(frame->singular);
     free(frame);

@@ -25,20 +25,25 @@
 
 #include <stdint.h>
 
+struct backend;
+struct device_matrix;
+
 struct frame_options {
-    double rank_tolerance; // directions with a singular value below this share of the largest are dropped; 0: 1e-12
+    struct backend *backend; // where Q is made and walks run; NULL: the host. Borrowed until the frame is freed
+    double rank_tolerance;   // directions with a singular value below this share of the largest are dropped; 0: 1e-12
 };
 
 struct frame {
     int64_t n, m, rank;
-    int64_t stride;        // numbers between rows of q: frame_stride(m)
-    int64_t width;         // rank rounded up to 8; columns rank .. stride - 1 of q are zero
-    double *q;             // [n, stride], Q_ki at q[i * stride + k]; the caller's memory
-    double *norm2;         // [n], |q_i|^2: leverages, their sum is the rank
-    double *singular;      // [m], singular values of M, falling; below ~1e-14 of the largest they are noise
-    double dropped_energy; // share of |M|_F^2 in the directions that were dropped
-    int passes;            // passes over M: 1, 2 or 3
-    double seconds;        // what making the frame took
+    int64_t stride;               // numbers between rows of q: frame_stride(m)
+    int64_t width;                // rank rounded up to 8; columns rank .. stride - 1 of q are zero
+    double *q;                    // [n, stride], Q_ki at q[i * stride + k]; the caller's memory
+    double *norm2;                // [n], |q_i|^2: leverages, their sum is the rank
+    double *singular;             // [m], singular values of M, falling; below ~1e-14 of the largest they are noise
+    double dropped_energy;        // share of |M|_F^2 in the directions that were dropped
+    int passes;                   // passes over M: 1, 2 or 3
+    double seconds;               // what making the frame took
+    struct device_matrix *device; // NULL, or a second Q (walk/device.h), on which walk_round walks
 };
 
 // m rounded up to 8 numbers, so that rows begin at multiples of 64 bytes.

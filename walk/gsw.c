@@ -13,6 +13,7 @@
 #include "walk/state.h"
 
 #include "core/base/mem.h"
+#include "walk/device.h"
 #include "walk/rows.h"
 
 #include <cblas.h>
@@ -33,8 +34,15 @@ static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static const double *row_of(const struct walk_state *s, int64_t id) { return s->frame->q + id * s->frame->stride; }
 
 // out = base + sign * sum_F (x_i - y_i) q_i
-static void sum_free(struct walk_state *s, const double *base, double sign, double *out) {
+static enum status sum_free(struct walk_state *s, const double *base, double sign, double *out) {
     int64_t per_part = (s->n_free + PARTS - 1) / PARTS, width = s->width;
+    s->rows_read += (double)s->n_free;
+    if (s->device) {
+        enum status status = device_sum_free(s, s->parts);
+        if (status != STATUS_OK) return status;
+        for (int64_t k = 0; k < width; k++) out[k] = base[k] + sign * s->parts[k];
+        return STATUS_OK;
+    }
     memset(s->parts, 0, (size_t)(PARTS * width) * 8);
 #pragma omp parallel for schedule(dynamic) if (s->n_free * width > ALONE)
     for (int64_t p = 0; p < PARTS; p++)
@@ -42,11 +50,13 @@ static void sum_free(struct walk_state *s, const double *base, double sign, doub
             row_add(s->parts + p * width, s->x[s->free[k]] - s->y[s->free[k]], row_of(s, s->free[k]), width);
     if (out != base) memcpy(out, base, (size_t)width * 8);
     for (int64_t p = 0; p < PARTS; p++) row_add(out, sign, s->parts + p * width, width);
-    s->rows_read += (double)s->n_free;
+    return STATUS_OK;
 }
 
 // dots[k] = q_k . v for the free set
-static void dot_free(struct walk_state *s, const double *v, double *dots) {
+static enum status dot_free(struct walk_state *s, const double *v, double *dots) {
+    s->rows_read += (double)s->n_free;
+    if (s->device) return device_dot_free(s, v, dots);
     int64_t per_part = ((s->n_free + PARTS - 1) / PARTS + 3) / 4 * 4;
 #pragma omp parallel for schedule(static) if (s->n_free * s->width > ALONE)
     for (int64_t p = 0; p < PARTS; p++) {
@@ -60,7 +70,7 @@ static void dot_free(struct walk_state *s, const double *v, double *dots) {
             memcpy(dots + k, out, (size_t)count * 8);
         }
     }
-    s->rows_read += (double)s->n_free;
+    return STATUS_OK;
 }
 
 static double most_of(const double *v, int64_t n) {
@@ -77,7 +87,8 @@ static enum status build(struct gsw *g) {
     struct walk_state *s = g->s;
     int64_t kept = g->kept;
     double *values = NULL, *vectors = NULL;
-    walk_gram(s);
+    TRY(walk_gram(s));
+    if (s->device) TRY(device_gram_read(s));
     g->since_built = 0;
     for (int64_t k = 0; k < kept; k++) memcpy(g->inverse + k * kept, s->gram + k * s->rank, (size_t)kept * 8);
     if (kept == 0) goto done;
@@ -144,12 +155,12 @@ static enum status check(struct gsw *g) {
     struct walk_state *s = g->s;
     g->since_checked = 0;
     for (int round = 0; round < 3; round++) {
-        sum_free(s, s->fixed, 1, s->residual);
+        TRY(sum_free(s, s->fixed, 1, s->residual));
         double most = most_of(s->residual, g->kept);
         if (most <= SMALL) break;
         if (most > LARGE && g->since_built > 0) TRY(build(g));
         apply(g, s->residual, g->t);
-        dot_free(s, g->t, s->position);
+        TRY(dot_free(s, g->t, s->position));
         for (int64_t k = 0; k < s->n_free; k++) {
             double *x = &s->x[s->free[k]];
             *x = fmin(fmax(*x - s->position[k], 0), 1);
@@ -201,7 +212,7 @@ static bool downhill(struct gsw *g) {
     memset(z, 0, (size_t)s->width * 8);
     for (int64_t k = 0; k < s->n_free; k++) row_add(z, g->cost[s->free[k]], row_of(s, s->free[k]), s->width);
     apply(g, z, g->c);
-    dot_free(s, g->c, u);
+    if (dot_free(s, g->c, u) != STATUS_OK) return false; // on a device alone, where nobody goes downhill
     for (int64_t k = 0; k < s->n_free; k++) {
         u[k] -= g->cost[s->free[k]];
         most = fmax(most, fabs(u[k]));
@@ -210,11 +221,14 @@ static bool downhill(struct gsw *g) {
 }
 
 // The direction with u = 1 at the pivot into s->direction.
-static void along_pivot(struct gsw *g) {
+static enum status along_pivot(struct gsw *g) {
+    enum status status = STATUS_OK;
     struct walk_state *s = g->s;
     double *u = s->direction;
-    dot_free(s, g->c, u);
+    TRY(dot_free(s, g->c, u));
     for (int64_t k = 0; k < s->n_free; k++) u[k] = s->free[k] == g->pivot ? 1 : -u[k] / g->pivot_share;
+done:
+    return status;
 }
 
 // Along u or against it, as far as the box allows; whoever reaches a face leaves.
@@ -272,7 +286,7 @@ static enum status run(struct gsw *g, int64_t stop, bool landing) {
         }
         TRY(choose_pivot(g));
         if (g->pivot >= 0) {
-            along_pivot(g);
+            TRY(along_pivot(g));
             TRY(move(g, false));
         } else {
             if (!landing || g->kept == 0) break;
@@ -313,7 +327,7 @@ static enum status start(struct gsw *g, const double *cost) {
     memset(g->fixed, 0, (size_t)(s->n + 7) / 8 * 8);
     for (int64_t i = 0; cost && i < s->n; i++) g->cost_size = fmax(g->cost_size, fabs(cost[i]));
     walk_release(s);
-    sum_free(s, s->residual, -1, s->fixed);
+    TRY(sum_free(s, s->residual, -1, s->fixed));
     TRY(build(g));
     TRY(check(g));
     g->active = true;

@@ -47,7 +47,8 @@ enum status instance_new(const struct problem *problem, uint64_t seed, struct in
     TRY(frame_matrix_new(problem->n, problem->m, &instance->matrix));
     TRY(gradients_columns(instance->gradients, GRADIENTS_SAMPLES, 0, problem->m, instance->matrix,
                           frame_stride(problem->m)));
-    TRY(frame_new(instance->matrix, problem->n, problem->m, NULL, &instance->frame));
+    TRY(frame_new(instance->matrix, problem->n, problem->m, &(struct frame_options){.backend = problem->backend},
+                  &instance->frame));
     *out = instance;
     instance = NULL;
 done:

@@ -15,6 +15,7 @@ struct problem {
     double alpha, scale; // eigenvalues scale k^-alpha
     enum basis basis;
     enum distribution distribution;
+    struct backend *backend; // where the frame is made and walks run; NULL: the host
 };
 
 struct walker {

@@ -289,7 +289,7 @@ int main(int argc, char **argv) {
              "interval, what theory predicts for it, and the errors of rounding to nearest and at random.",
          .options = synthetic_options,
          .parse = synthetic_parse,
-         .common = COMMON_SEED | COMMON_THREADS | COMMON_OUT_NEEDED | COMMON_RESUME,
+         .common = COMMON_ALL,
          .run = synthetic_start,
          .settings = &synthetic},
         {.name = "round",

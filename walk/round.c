@@ -124,7 +124,9 @@ static enum status make_instance(struct run *run) {
     run->clip_rms = rms(run->fresh_offsets, run->fresh);
     bool shifted = !run->settings->leave_clipping && walk_engine_keeps(run->settings->walker.engine);
     if (shifted) TRY(shift_new(run->matrix->values, n, run->m, stride, run->offsets, run->start, &run->clip_left));
-    TRY(frame_new(run->matrix->values, n, run->m, NULL, &run->frame));
+    struct backend *backend = run->model->backend;
+    struct frame_options there = {.backend = backend->fns->host_memory ? NULL : backend};
+    TRY(frame_new(run->matrix->values, n, run->m, &there, &run->frame));
     if (!shifted) goto done;
     TRY(buffer(2 * n, 8, "a point", &work));
     TRY(shift_into_box(run->frame, run->start, work, &run->clip_residual));

@@ -1,7 +1,9 @@
 #include "walk/state.h"
 
 #include "core/base/mem.h"
+#include "walk/device.h"
 #include "walk/rows.h"
+#include "walk/systems.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,10 +15,6 @@ enum { PARTS = 64, ALONE = 32768, BATCH = 256, REBUILD = 4 };
 static const double HEAVY = 0.125, SETTLED = 2e-14, UNEVEN = 4;
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static struct gram_rows rows_of(const struct walk_state *s) {
-    return (struct gram_rows){s->frame->q, s->n, s->frame->stride, s->rank};
-}
 
 static const double *row_of(const struct walk_state *s, int64_t id) { return s->frame->q + id * s->frame->stride; }
 
@@ -77,21 +75,8 @@ done:
     return status;
 }
 
-static void trace_gram(struct walk_state *s) {
-    s->gram_trace = 1e-300;
-    for (int64_t k = 0; k < s->rank; k++) s->gram_trace += s->gram[k * s->rank + k];
-}
-
-void walk_gram(struct walk_state *s) {
-    memset(s->gram, 0, (size_t)(s->rank * s->rank) * 8);
-    gram_add(s->gram, 1, rows_of(s), s->free, s->n_free, NULL, s->scratch);
-    s->gram_built = s->n_free;
-    s->rows_read += (double)s->n_free;
-    trace_gram(s);
-}
-
-// y's integers are rounded already; the frame is orthonormal, so few of them are taken off the identity.
-static enum status start(struct walk_state *s) {
+// y's integers are rounded already.
+static enum status start(struct walk_state *s, bool on_device) {
     int64_t n_frozen = 0;
     for (int64_t i = 0; i < s->n; i++) {
         s->x[i] = s->y[i];
@@ -100,23 +85,13 @@ static enum status start(struct walk_state *s) {
         else
             s->leave_ids[n_frozen++] = i;
     }
-    if (n_frozen > s->n / 2) {
-        walk_gram(s);
-    } else {
-        memset(s->gram, 0, (size_t)(s->rank * s->rank) * 8);
-        for (int64_t k = 0; k < s->rank; k++) s->gram[k * s->rank + k] = 1;
-        gram_add(s->gram, -1, rows_of(s), s->leave_ids, n_frozen, NULL, s->scratch);
-        s->rows_read += (double)n_frozen;
-        s->gram_built = s->n_free;
-        trace_gram(s);
-    }
     s->leverage_trace = (double)s->rank + 1e-300; // |q_i|^2 are the leverages where G = I
     s->leverage_free = s->n;
-    return solver_factor(&s->solver, s->gram);
+    return system_start(s, n_frozen, on_device);
 }
 
 enum status walk_state_new(const struct frame *frame, const double *y, const struct walk_options *options, bool noisy,
-                           bool gaussian, struct walk_state **out) {
+                           bool gaussian, bool on_device, struct walk_state **out) {
     enum status status = STATUS_OK;
     struct walk_state *s = mem_new(1, sizeof *s);
     s->frame = frame, s->y = y, s->options = options;
@@ -125,7 +100,7 @@ enum status walk_state_new(const struct frame *frame, const double *y, const str
     s->step = -1;
     TRY(take_vectors(s));
     TRY(take_lists(s));
-    TRY(start(s));
+    TRY(start(s, on_device && frame->device));
     *out = s;
     s = NULL;
 done:
@@ -168,6 +143,7 @@ void walk_state_free(struct walk_state *s) {
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mem_buffer_free(buffers[i]);
     solver_free(&s->solver);
     solver_free(&s->trial);
+    device_walk_free(s->device);
     gram_scratch_free(s->scratch);
     free(s);
 }
@@ -184,6 +160,11 @@ static double sign_of(uint64_t word, int64_t step) { return (word >> (step % 64)
 
 // The noise that the noise sums hold, for the coming pass.
 static double next_noise(const struct walk_state *s, int64_t id) {
+    if (s->device) { // which keeps the noise
+        struct rng rng = stream_of(s, WALK_RNG_NOISE);
+        return s->gaussian ? rng_normal(rng, (uint64_t)s->step * (uint64_t)s->n + (uint64_t)id)
+                           : sign_of(sign_word(rng, s->n, id, s->step), s->step);
+    }
     return s->gaussian ? s->normals[id] : sign_of(s->signs[id], s->step);
 }
 
@@ -237,7 +218,7 @@ static inline __attribute__((always_inline)) double pass_part(struct walk_state 
     return least;
 }
 
-void walk_pass(struct walk_state *s, bool noisy, double step) {
+static void pass_here(struct walk_state *s, bool noisy, double step) {
     int64_t per_part = ((s->n_free + PARTS - 1) / PARTS + 3) / 4 * 4, width = s->width;
     double least = INFINITY;
     memset(s->parts, 0, (size_t)(2 * PARTS * width) * 8);
@@ -256,23 +237,33 @@ void walk_pass(struct walk_state *s, bool noisy, double step) {
         row_add(s->residual, 1, s->parts + 2 * p * width, width);
         if (noisy) row_add(s->noise, 1, s->parts + (2 * p + 1) * width, width);
     }
-    s->step_size = step;
     s->least_ratio = least;
+}
+
+enum status walk_pass(struct walk_state *s, bool noisy, double step) {
+    enum status status = STATUS_OK;
+    if (s->device)
+        TRY(device_pass(s, noisy, step));
+    else
+        pass_here(s, noisy, step);
+    s->step_size = step;
     s->step++;
     s->rows_read += (double)s->n_free;
+done:
+    return status;
 }
 
 // ---- leaving
 
 // Coordinates on which a constraint rests do not jump: they are held, or stay. Exact leverages are computed only where
 // |q_i|^2 |G^-1| does not already show that they are small.
-static void spare_heavy(struct walk_state *s) {
-    s->inverse_norm = solver_norm(&s->solver, NULL, s->slow, 2);
-    double scale = 1.5 * s->inverse_norm, *rows = NULL;
-    int64_t at[BATCH], width = s->width;
+static enum status spare_heavy(struct walk_state *s) {
+    enum status status = STATUS_OK;
+    int64_t at[BATCH], ids[BATCH], kept = 0;
     double leverage[BATCH];
-    void *p = NULL;
     bool removed = false;
+    TRY(system_inverse_norm(s, 2, &s->inverse_norm));
+    double scale = 1.5 * s->inverse_norm;
     for (int64_t first = 0; first < s->n_leaving;) {
         int64_t count = 0;
         for (; first < s->n_leaving && count < BATCH; first++) {
@@ -280,10 +271,8 @@ static void spare_heavy(struct walk_state *s) {
             if (l->kind == LEAVE_JUMP && s->frame->norm2[s->free[l->at]] * scale > HEAVY) at[count++] = first;
         }
         if (count == 0) break;
-        if (!p) p = mem_new((size_t)(BATCH * width), 8), rows = p;
-        for (int64_t k = 0; k < count; k++)
-            memcpy(rows + k * width, row_of(s, s->free[s->leaving[at[k]].at]), (size_t)width * 8);
-        solver_leverage(&s->solver, rows, count, width, leverage);
+        for (int64_t k = 0; k < count; k++) ids[k] = s->free[s->leaving[at[k]].at];
+        TRY(system_leverages(s, ids, count, leverage));
         s->rows_read += (double)count;
         for (int64_t k = 0; k < count; k++) {
             struct leaver *l = &s->leaving[at[k]];
@@ -292,12 +281,11 @@ static void spare_heavy(struct walk_state *s) {
             if (l->may_stay) l->at = -1, removed = true;
         }
     }
-    free(p);
-    if (!removed) return;
-    int64_t kept = 0;
-    for (int64_t k = 0; k < s->n_leaving; k++)
+    for (int64_t k = 0; k < s->n_leaving && removed; k++)
         if (s->leaving[k].at >= 0) s->leaving[kept++] = s->leaving[k];
-    s->n_leaving = kept;
+    if (removed) s->n_leaving = kept;
+done:
+    return status;
 }
 
 // Where they go, and what they change.
@@ -339,34 +327,26 @@ static bool thin_out(struct walk_state *s) {
     return jumps > 0;
 }
 
-// The leavers' part of the Gram matrix and of the sums, those with slots first .. end - 1.
-static void take_off(struct walk_state *s, const struct gram_sums *sums, int64_t first, int64_t end) {
-    struct gram_sums part = *sums;
-    for (int k = 0; k < sums->n; k++) part.weight[k] += first;
-    gram_add(s->gram, -1, rows_of(s), s->leave_ids + first, end - first, &part, s->scratch);
-    s->rows_read += (double)(end - first);
-}
-
 // gram, trial solver and the sums of change, made for a set of leavers whose jumps the others can carry: tau is the largest
 // eigenvalue of sum_J q q^T in units of what stays. The choice does not look at how jumps fall.
 static enum status choose(struct walk_state *s, struct gram_sums *sums) {
     enum status status = STATUS_OK;
-    size_t bytes = (size_t)(s->rank * s->rank) * 8;
-    memcpy(s->gram_start, s->gram, bytes);
+    TRY(system_keep(s, KEEP_START));
     for (;;) {
         draw(s);
         for (int k = 0; k < sums->n; k++) memset(sums->sum[k], 0, (size_t)s->width * 8);
-        take_off(s, sums, 0, s->n_leaving_held);
-        memcpy(s->gram_before, s->gram, bytes);
-        take_off(s, sums, s->n_leaving_held, s->n_leaving);
-        TRY(solver_factor(&s->trial, s->gram));
-        s->tau = 0;
-        if (s->n_leaving > s->n_leaving_held) s->tau = solver_norm(&s->trial, s->gram_before, s->slow_pair, 6) - 1;
+        TRY(system_take_off(s, sums, 0, s->n_leaving_held));
+        TRY(system_keep(s, KEEP_BEFORE));
+        TRY(system_take_off(s, sums, s->n_leaving_held, s->n_leaving));
+        TRY(system_factor(s));
+        double norm = 1;
+        if (s->n_leaving > s->n_leaving_held) TRY(system_trial_norm(s, 6, &norm));
+        s->tau = norm - 1;
         bool carried = s->trial.rank == s->solver.rank && s->tau <= s->tau_most;
         if (carried) s->spread = fmax(s->spread, s->tau);
         if (carried || !thin_out(s)) return STATUS_OK;
         s->guards++;
-        memcpy(s->gram, s->gram_start, bytes);
+        TRY(system_back(s));
     }
 done:
     return status;
@@ -390,31 +370,23 @@ static void commit(struct walk_state *s) {
 
 // Where G is far from a multiple of the identity, because constraints rest on few coordinates, |q_i|^2 says little of the
 // leverages: they are computed, each time the free set has become smaller by a fifth.
-static void refresh_leverages(struct walk_state *s) {
+static enum status refresh_leverages(struct walk_state *s) {
+    enum status status = STATUS_OK;
     bool uneven = s->inverse_norm * s->gram_trace > UNEVEN * (double)s->rank;
-    if (!uneven || (double)s->n_free > 0.8 * (double)s->leverage_free) return;
-    int64_t blocks = (s->n_free + BATCH - 1) / BATCH, width = s->width;
-#pragma omp parallel if (s->n_free * width > ALONE)
-    {
-        double *rows = mem_new((size_t)(BATCH * width), 8), out[BATCH];
-#pragma omp for schedule(dynamic)
-        for (int64_t b = 0; b < blocks; b++) {
-            int64_t first = b * BATCH, count = min_i64(BATCH, s->n_free - first);
-            for (int64_t k = 0; k < count; k++)
-                memcpy(rows + k * width, row_of(s, s->free[first + k]), (size_t)width * 8);
-            solver_leverage(&s->solver, rows, count, width, out);
-            for (int64_t k = 0; k < count; k++) s->leverage[s->free[first + k]] = out[k];
-        }
-        free(rows);
-    }
+    if (!uneven || (double)s->n_free > 0.8 * (double)s->leverage_free) return STATUS_OK;
+    double *out = s->leave_weight[0]; // nobody is leaving
+    TRY(system_leverages(s, s->free, s->n_free, out));
+    for (int64_t k = 0; k < s->n_free; k++) s->leverage[s->free[k]] = out[k];
     s->rows_read += (double)s->n_free;
     s->leverage_trace = s->gram_trace;
     s->leverage_free = s->n_free;
+done:
+    return status;
 }
 
 enum status walk_leave(struct walk_state *s) {
     enum status status = STATUS_OK;
-    spare_heavy(s);
+    TRY(spare_heavy(s));
     if (s->n_leaving == 0) return STATUS_OK;
     double *change[3] = {s->correct, s->push, s->parts}; // of the coming pass: free to use
     struct gram_sums sums = {.n = s->noisy ? 3 : 2};
@@ -423,24 +395,16 @@ enum status walk_leave(struct walk_state *s) {
     row_add(s->residual, 1, change[0], s->width);
     row_add(s->fixed, 1, change[1], s->width);
     if (s->noisy) row_add(s->noise, 1, change[2], s->width);
-    struct solver swap = s->solver;
-    s->solver = s->trial, s->trial = swap;
+    system_swap(s);
     commit(s);
-    trace_gram(s);
-    if (s->n_free * REBUILD < s->gram_built) {
-        walk_gram(s);
-        TRY(solver_factor(&s->solver, s->gram));
-    }
-    refresh_leverages(s);
+    TRY(system_trace(s));
+    if (s->n_free * REBUILD < s->gram_built) TRY(walk_rebuild(s));
+    TRY(refresh_leverages(s));
 done:
     return status;
 }
 
-enum status walk_prepare(struct walk_state *s) {
-    solver_solve(&s->solver, s->residual, s->correct);
-    if (s->noisy) solver_solve(&s->solver, s->noise, s->push);
-    return STATUS_OK;
-}
+enum status walk_prepare(struct walk_state *s) { return system_solve(s, s->noisy); }
 
 void walk_release(struct walk_state *s) {
     if (s->n_held == 0) return;
@@ -473,12 +437,11 @@ enum status walk_settle(struct walk_state *s) {
         if (most_of(s->residual, s->rank) <= SETTLED) break;
         if (s->n_held > 0 && (s->n_free < 2 * s->rank || s->solver.rank < s->rank)) { // too few to carry the correction
             walk_release(s);
-            walk_gram(s);
-            TRY(solver_factor(&s->solver, s->gram));
+            TRY(walk_rebuild(s));
         }
-        solver_solve(&s->solver, s->residual, s->correct);
+        TRY(system_solve(s, false));
         int64_t step = s->step;
-        walk_pass(s, false, 0);
+        TRY(walk_pass(s, false, 0));
         s->step = step;
         for (int64_t k = 0; k < s->n_free; k++) {
             double d = s->position[k];
@@ -508,12 +471,17 @@ done:
 }
 
 enum status walk_resume(struct walk_state *s) {
+    enum status status = STATUS_OK;
     struct rng rng = stream_of(s, WALK_RNG_NOISE);
     for (int64_t k = 0; k < s->n_free && s->step >= 0; k++) {
         int64_t id = s->free[k];
         if (s->signs) s->signs[id] = sign_word(rng, s->n, id, s->step);
         if (s->normals) s->normals[id] = rng_normal(rng, (uint64_t)s->step * (uint64_t)s->n + (uint64_t)id);
     }
-    trace_gram(s);
-    return solver_factor(&s->solver, s->gram);
+    if (s->device) TRY(device_resume(s));
+    TRY(system_trace(s));
+    TRY(system_factor(s));
+    system_swap(s);
+done:
+    return status;
 }

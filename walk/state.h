@@ -77,7 +77,7 @@ struct walk_state {
     double *normals;              // [n] or NULL: Gaussian noise of the next pass
 
     double *gram;                     // [rank, rank] of the free rows
-    struct solver solver, trial;      // of gram; of the gram after a block has left
+    struct solver solver, trial;      // of gram; of the gram after a block has left; on a device their ranks alone
     double *gram_start, *gram_before; // before anyone left; before those that jump left
     struct gram_scratch *scratch;
     double *fixed, *residual, *noise; // [width] see above
@@ -114,14 +114,19 @@ struct walk_state {
     int64_t n_walked;          // coordinates that were fractional when it began:
     int64_t *walked_ids;       // rising
     double *walked;            // and where they were
+
+    struct device_walk *device; // NULL: on the host; else passes, Gram matrices and systems are there (device.h)
+    bool limited;               // on a device: steps end at the first face that a coordinate meets
 };
 
+// On the device of the frame, if it has one and `on_device` asks for it.
 enum status walk_state_new(const struct frame *frame, const double *y, const struct walk_options *options, bool noisy,
-                           bool gaussian, struct walk_state **out);
+                           bool gaussian, bool on_device, struct walk_state **out);
 void walk_state_free(struct walk_state *s); // accepts NULL
 
-// One pass over the free rows with correct and push as they are; step = 0 takes no step.
-void walk_pass(struct walk_state *s, bool noisy, double step);
+// One pass over the free rows with correct and push as they are; step = 0 takes no step. Fails on a device alone, where position
+// is the point after the step and direction stays 0.
+enum status walk_pass(struct walk_state *s, bool noisy, double step);
 
 // The leaving coordinates go: x must hold the new points of all free coordinates. Keeps s->leaving in rising order of
 // `at`; coordinates that a constraint rests on are held (or kept). STATUS_NO_MEMORY, STATUS_INVALID.
@@ -136,8 +141,12 @@ enum status walk_settle(struct walk_state *s);
 // Held coordinates go back to the free set; the Gram matrix is then no longer that of the free set.
 void walk_release(struct walk_state *s);
 
-// The Gram matrix of the free rows, from the rows.
-void walk_gram(struct walk_state *s);
+// The Gram matrix of the free rows, from the rows; walk_rebuild: and its system.
+enum status walk_gram(struct walk_state *s);
+enum status walk_rebuild(struct walk_state *s);
+
+// max_k |Q (x - y)|_k of all coordinates; the sums go to s->residual.
+enum status walk_residual(struct walk_state *s, double *most);
 
 // About q_i G^-1 q_i.
 static inline double walk_leverage(const struct walk_state *s, int64_t id) {

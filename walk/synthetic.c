@@ -1,5 +1,6 @@
 #include "walk/synthetic.h"
 
+#include "core/backend/backend.h"
 #include "core/base/mem.h"
 #include "core/base/progress.h"
 #include "theory/error_law.h"
@@ -18,6 +19,7 @@ enum { COLUMN_RTN = FIGURES, COLUMN_RANDOM, COLUMNS };
 
 struct run {
     const struct synthetic_settings *settings;
+    struct backend *backend; // NULL: the host
     uint64_t seed;
 };
 
@@ -38,7 +40,9 @@ static enum status replicate(void *context, int64_t task, double *row) {
     const struct synthetic_settings *s = run->settings;
     struct instance *instance = NULL;
     double figures[FIGURES];
-    TRY(instance_new(&s->problem, instance_seed(run->seed, SEED_MATRIX, task), &instance));
+    struct problem problem = s->problem;
+    problem.backend = run->backend;
+    TRY(instance_new(&problem, instance_seed(run->seed, SEED_MATRIX, task), &instance));
     instance_start(instance, instance_seed(run->seed, SEED_START, task));
     uint64_t seed = instance_seed(run->seed, SEED_WALK, task);
     TRY(instance_walk(instance, &(struct walker){.engine = "nearest"}, seed, 1, figures));
@@ -159,8 +163,10 @@ enum status synthetic_run(const struct program_common *common, const struct synt
     record_integer(about, "seed", (int64_t)common->seed);
     TRY(program_run_folder(common, about, &folder));
     if (run_folder_is_done(folder)) goto done;
+    if (strcmp(common->device, "cpu") != 0) TRY(backend_open(common->device, &run.backend));
     status = run_folder_finish(folder, work(&run, folder));
 done:
+    backend_close(run.backend);
     run_folder_free(folder);
     record_free(about);
     return status;

@@ -88,7 +88,7 @@ static enum status newton(struct dual *d, int64_t *steps) {
         double left = size_of(s->residual, s->rank);
         if (left <= NEWTON_DONE) break;
         list_unclipped(s);
-        walk_gram(s);
+        TRY(walk_gram(s));
         // Too few unclipped coordinates leave the Jacobian singular; what is added vanishes with the residual.
         for (int64_t k = 0; k < s->rank; k++) s->gram[k * s->rank + k] += RIDGE * fmin(left, 1);
         TRY(solver_factor(&s->solver, s->gram));
@@ -136,7 +136,7 @@ static enum status descend(struct dual *d, struct vertex_result *r) {
         int64_t i = s->free[k];
         row_add(s->fixed, s->y[i] - s->x[i], s->frame->q + i * s->frame->stride, s->width);
     }
-    walk_gram(s);
+    TRY(walk_gram(s));
     TRY(solver_factor(&s->solver, s->gram));
     TRY(walk_settle(s));
     memcpy(s->residual, s->fixed, (size_t)s->width * 8);
@@ -148,7 +148,7 @@ static enum status descend(struct dual *d, struct vertex_result *r) {
     TRY(gsw_descend(s, d->c, &r->moves, &kept));
     // The multipliers of the vertex itself: c_i = q_i . v for its fractional coordinates.
     list_unclipped(s);
-    walk_gram(s);
+    TRY(walk_gram(s));
     TRY(solver_factor(&s->solver, s->gram));
     memset(d->trial, 0, (size_t)s->width * 8);
     for (int64_t k = 0; k < s->n_free; k++)
@@ -179,7 +179,7 @@ enum status vertex_minimise(const struct frame *frame, const double *y, const do
     void *p = NULL;
     double start = clock_seconds();
     TRY(check(y, c, frame->n));
-    TRY(walk_state_new(frame, y, &options, false, false, &d.s));
+    TRY(walk_state_new(frame, y, &options, false, false, false, &d.s));
     TRY(mem_buffer_new(((PARTS + 3) * frame->width + PARTS) * 8, "dual variables", &p));
     memset(p, 0, (size_t)((PARTS + 3) * frame->width + PARTS) * 8);
     d.v = p, d.trial = d.v + frame->width, d.step = d.trial + frame->width;

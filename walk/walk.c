@@ -129,8 +129,7 @@ static enum status walk_all(struct walk_state *s, const struct engine *engine) {
     int64_t stop = s->options->stop ? s->options->stop : engine->run == run_gsw ? 0 : 16 * s->rank;
     TRY(engine->run(s, engine, stop, result));
     result->fractional_walk = count_fractional(s->x, s->n);
-    result->residual_walk = frame_residual(s->frame, s->x, s->y, s->residual);
-    s->rows_read += (double)s->n;
+    TRY(walk_residual(s, &result->residual_walk));
     TRY(mark(s));
     s->finishing = true;
 done:
@@ -152,8 +151,7 @@ static enum status round_all(struct walk_state *s, const struct engine *engine, 
     if (o->finish != WALK_STOP) {
         TRY(finish(s, o->finish, result));
         result->seconds_finish = clock_seconds() - start;
-        result->residual = frame_residual(s->frame, s->x, s->y, NULL);
-        s->rows_read += (double)s->n;
+        TRY(walk_residual(s, &result->residual));
     }
     memcpy(x, s->x, (size_t)s->n * sizeof *x);
 done:
@@ -171,7 +169,7 @@ enum status walk_round(const struct frame *frame, const double *y, const struct 
     if (o.step_size == 0) o.step_size = engine->step_size;
     if (o.slack == 0) o.slack = fmin(4 * o.step_size, 0.45);
     if (o.block == 0) o.block = 0.5;
-    TRY(walk_state_new(frame, y, &o, engine->noisy, engine->gaussian, &s));
+    TRY(walk_state_new(frame, y, &o, engine->noisy, engine->gaussian, engine->run != run_each, &s));
     struct walk_result *r = &s->result;
     *r = (struct walk_result){.engine = engine->name,
                               .n = frame->n,
