@@ -275,7 +275,8 @@ static void threads_do_not_change_a_bit(void **state) {
 
 enum { FACTORS = 4, SAMPLES = 7, TOKENS = 12, OUT_MOST = 300, IN_MOST = 700 };
 
-// A weight of several tiles, one of stories260K's, a gain and a table, with factors of their gradients.
+// A weight of several tiles, one of stories260K's, a gain and a table, with factors of their gradients. Each sample's are 1/64 of
+// the one's before, so that sums of seven would be rounded if their terms were not.
 struct factors {
     struct weight weights[FACTORS];
     int64_t group[FACTORS];
@@ -292,7 +293,8 @@ static void factors_new(struct factors *f) {
         int64_t out = k < 2 ? sizes[k][0] : sizes[k][1], n = SAMPLES * TOKENS;
         f->dy[k] = malloc((size_t)(n * out) * sizeof(float)),
         f->x[k] = malloc((size_t)(n * sizes[k][1]) * sizeof(float));
-        for (int64_t i = 0; i < n * out; i++) f->dy[k][i] = (float)random_entry(2 * k, i);
+        for (int64_t i = 0; i < n * out; i++)
+            f->dy[k][i] = (float)ldexp(random_entry(2 * k, i), (int)(-6 * (i / (TOKENS * out))));
         for (int64_t i = 0; i < n * sizes[k][1]; i++) f->x[k][i] = (float)random_entry(2 * k + 1, i);
     }
     for (int64_t i = 0; i < SAMPLES * TOKENS; i++) {
