@@ -204,6 +204,37 @@ static void vectors_from_products(const struct covariance *c, const struct covar
     }
 }
 
+// Eigenvectors as rows of u, rising: the r-th loading of sample i is sqrt(value) times u_ri, in the scale of the products.
+static void loadings_from_products(const struct covariance_part *part, int64_t n, int64_t left, const double *u,
+                                   const double *values, double *loadings) {
+    double scale = (double)(part->centred ? left - 1 : left);
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t i = 0; i < left; i++)
+            loadings[r * left + i] = sqrt(fmax(0, values[r]) * scale) * u[(left - 1 - r) * left + i];
+}
+
+// vectors [n, dim]; mean [dim].
+static void loadings_from_vectors(const struct covariance *c, const struct covariance_part *part, int64_t n,
+                                  const double *vectors, const double *mean, double *loadings) {
+    enum { BATCH = 64 };
+    int64_t left = c->rows.samples - part->skip, dim = c->rows.dim, batches = (left + BATCH - 1) / BATCH;
+#pragma omp parallel
+    {
+        double *y = mem_new((size_t)(BATCH * dim), sizeof *y);
+#pragma omp for schedule(dynamic)
+        for (int64_t batch = 0; batch < batches; batch++) {
+            int64_t first = batch * BATCH, count = min_i64(BATCH, left - first);
+            for (int64_t i = 0; i < count; i++) {
+                const float *row = sketch_row(&c->rows, kept(part, first + i), c->sketch);
+                for (int64_t j = 0; j < dim; j++) y[i * dim + j] = (double)row[j] - (part->centred ? mean[j] : 0);
+            }
+            cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)count, (int)dim, 1, vectors, (int)dim, y,
+                        (int)dim, 0, loadings + first, (int)left);
+        }
+        free(y);
+    }
+}
+
 // matrix [size, size] on the host: overwritten with eigenvectors as rows where `vectors`. values [size] rising.
 static enum status eigen(struct backend *backend, double *matrix, int64_t size, double *values, bool vectors) {
     enum status status = STATUS_OK;
@@ -220,8 +251,8 @@ done:
     return status;
 }
 
-static enum status solve(const struct covariance *c, struct backend *backend, const struct covariance_part *part,
-                         int64_t n, double *values, double *vectors) {
+enum status covariance_factors(const struct covariance *c, struct backend *backend, const struct covariance_part *part,
+                               int64_t n, double *values, double *vectors, double *loadings) {
     enum status status = STATUS_OK;
     int64_t left = c->rows.samples - part->skip, size = c->by_dim ? c->size : left, most = covariance_size(c, part);
     void *matrix = NULL, *work = NULL;
@@ -230,18 +261,21 @@ static enum status solve(const struct covariance *c, struct backend *backend, co
     REQUIRE(left >= 2 && n <= most, "nothing is left of the samples");
     TRY(mem_buffer_new(size * size * 8, "covariance", &matrix));
     TRY(mem_buffer_new(2 * size * 8, "eigenvalues", &work));
-    double *all = work;
+    double *all = work, *mean = all + size, *u = matrix;
     if (c->by_dim)
-        TRY(part_by_dim(c, part, matrix, all + size));
+        TRY(part_by_dim(c, part, matrix, mean));
     else
         part_by_samples(c, part, matrix);
-    TRY(eigen(backend, matrix, size, all, vectors != NULL));
+    TRY(eigen(backend, matrix, size, all, vectors || loadings));
     for (int64_t i = 0; i < most; i++) values[i] = fmax(0, all[size - 1 - i]);
-    if (vectors && c->by_dim)
-        for (int64_t i = 0; i < n; i++)
-            memcpy(vectors + i * size, (double *)matrix + (size - 1 - i) * size, (size_t)size * sizeof *vectors);
-    else if (vectors)
-        vectors_from_products(c, part, n, matrix, values, vectors);
+    if (c->by_dim && (vectors || loadings)) { // rising to falling
+        for (int64_t i = 0; i < size / 2; i++) cblas_dswap((int)size, u + i * size, 1, u + (size - 1 - i) * size, 1);
+        if (vectors) memcpy(vectors, u, (size_t)(n * size) * sizeof *u);
+        if (loadings) loadings_from_vectors(c, part, n, u, mean, loadings);
+    } else {
+        if (vectors) vectors_from_products(c, part, n, u, values, vectors);
+        if (loadings) loadings_from_products(part, n, left, u, values, loadings);
+    }
 done:
     mem_buffer_free(matrix);
     mem_buffer_free(work);
@@ -250,10 +284,10 @@ done:
 
 enum status covariance_eigenvalues(const struct covariance *c, struct backend *backend,
                                    const struct covariance_part *part, double *values) {
-    return solve(c, backend, part, 0, values, NULL);
+    return covariance_factors(c, backend, part, 0, values, NULL, NULL);
 }
 
 enum status covariance_vectors(const struct covariance *c, struct backend *backend, const struct covariance_part *part,
                                int64_t n, double *values, double *vectors) {
-    return solve(c, backend, part, n, values, vectors);
+    return covariance_factors(c, backend, part, n, values, vectors, NULL);
 }

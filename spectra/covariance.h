@@ -47,6 +47,12 @@ enum status covariance_eigenvalues(const struct covariance *covariance, struct b
 enum status covariance_vectors(const struct covariance *covariance, struct backend *backend,
                                const struct covariance_part *part, int64_t n, double *values, double *vectors);
 
+// The same, either of vectors and loadings NULL: loadings [n, samples left] are the products <v_r, y_i - mean> (mean only where
+// centred). With fewer samples than dimensions, loadings alone need no vector of dim numbers.
+enum status covariance_factors(const struct covariance *covariance, struct backend *backend,
+                               const struct covariance_part *part, int64_t n, double *values, double *vectors,
+                               double *loadings);
+
 // The uncentred second moment of all samples times samples, sum of y y^T, [dim, dim], where dim <= samples; else NULL.
 const double *covariance_moments(const struct covariance *covariance);
 

@@ -9,61 +9,52 @@
 
 #include "core/base/mem.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { BATCH = 64 };
 
 struct work {
     const struct sketch_rows *rows;
     const struct replicates_options *options;
     int64_t sketch;
-    double *mean;    // [dim], 0 unless centred
-    double *vectors; // [last, dim]
-    double *values;  // [count, last] of this sketch
-    double *fourth;  // [count]
+    double *mean;     // [dim], 0 unless centred
+    double *vectors;  // [last, dim]; NULL without replicates that miss coordinates
+    double *loadings; // [last, samples]
+    double *values;   // [count, last] of this sketch
+    double *fourth;   // [count]
 };
 
 static double at_least(double value, double of) { return fmax(value, 1e-3 * of); }
 
-// Adds to square and sum [last] the products of the vectors with samples first … first + n - 1, and to *fourth their |y|^4.
-static void project(const struct work *w, int64_t first, int64_t n, double *square, double *sum, double *fourth) {
-    int64_t dim = w->rows->dim, last = w->options->last;
-    double *y = mem_new((size_t)(BATCH * (dim + last)), sizeof *y), *products = y + BATCH * dim;
-    for (int64_t from = 0; from < n; from += BATCH) {
-        int64_t batch = n - from < BATCH ? n - from : BATCH;
-        for (int64_t i = 0; i < batch; i++) {
-            const float *row = sketch_row(w->rows, first + from + i, w->sketch);
-            double norm = 0;
-            for (int64_t j = 0; j < dim; j++) y[i * dim + j] = (double)row[j] - w->mean[j];
-            for (int64_t j = 0; j < dim; j++) norm += y[i * dim + j] * y[i * dim + j];
-            *fourth += norm * norm;
-        }
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)batch, (int)last, (int)dim, 1, y, (int)dim,
-                    w->vectors, (int)dim, 0, products, (int)last);
-        for (int64_t i = 0; i < batch; i++)
-            for (int64_t r = 0; r < last; r++) {
-                double p = products[i * last + r];
-                square[r] += p * p, sum[r] += p;
-            }
+// Sum of |y|^4 over samples first … first + n - 1.
+static double fourth_of(const struct work *w, int64_t first, int64_t n) {
+    double sum = 0;
+    for (int64_t i = first; i < first + n; i++) {
+        const float *row = sketch_row(w->rows, i, w->sketch);
+        double norm = 0;
+        for (int64_t j = 0; j < w->rows->dim; j++)
+            norm += ((double)row[j] - w->mean[j]) * ((double)row[j] - w->mean[j]);
+        sum += norm * norm;
     }
-    free(y);
+    return sum;
 }
 
 static void without_samples(const struct work *w, int64_t g) {
     int64_t last = w->options->last, samples = w->rows->samples;
     int64_t first = replicate_first(samples, w->options->groups, g);
     int64_t m = replicate_first(samples, w->options->groups, g + 1) - first;
-    double *square = mem_new(2 * (size_t)last, sizeof *square), *sum = square + last, *to = w->values + (g + 1) * last;
+    double *to = w->values + (g + 1) * last;
     double all = (double)(w->options->centred ? samples - 1 : samples), left = (double)(samples - m);
-    project(w, first, m, square, sum, &w->fourth[g + 1]);
+    w->fourth[g + 1] = fourth_of(w, first, m);
     for (int64_t r = 0; r < last; r++) {
-        double lost = square[r] + (w->options->centred ? sum[r] * sum[r] / left : 0);
+        double square = 0, sum = 0;
+        for (int64_t i = first; i < first + m; i++) {
+            double loading = w->loadings[r * samples + i];
+            square += loading * loading, sum += loading;
+        }
+        double lost = square + (w->options->centred ? sum * sum / left : 0);
         to[r] = at_least(all * w->values[r] - lost, all * w->values[r]) / (w->options->centred ? left - 1 : left);
     }
-    free(square);
 }
 
 static void without_coordinates(const struct work *w, int64_t g) {
@@ -72,6 +63,8 @@ static void without_coordinates(const struct work *w, int64_t g) {
     double *to = w->values + (w->options->groups + 1 + g) * last;
     for (int64_t r = 0; r < last; r++) {
         double lost = 0;
+        to[r] = w->values[r];
+        if (!w->vectors) continue;
         for (int64_t c = first; c < end; c++) lost += w->vectors[r * dim + c] * w->vectors[r * dim + c];
         to[r] = at_least(w->values[r] * (1 - lost), w->values[r]) * (double)dim / (double)(dim - (end - first));
     }
@@ -113,7 +106,7 @@ static enum status replicate_sketch(struct work *w, struct replicates *r, struct
     w->values = r->values + w->sketch * r->count * r->last;
     w->fourth = r->fourth + w->sketch * r->count;
     TRY(covariance_new(w->rows, w->sketch, &covariance));
-    TRY(covariance_vectors(covariance, backend, &part, o->last, whole, w->vectors));
+    TRY(covariance_factors(covariance, backend, &part, o->last, whole, w->vectors, w->loadings));
     memcpy(w->values, whole, (size_t)o->last * sizeof *whole);
     mean_of(w);
 #pragma omp parallel for schedule(dynamic)
@@ -157,13 +150,18 @@ enum status replicates_new(const struct sketch_rows *rows, const struct replicat
     r->squares = r->values + r->sketches * r->count * o->last;
     r->fourth = r->squares + r->sketches * r->count;
     r->whole = r->fourth + r->sketches * r->count;
-    TRY(mem_buffer_new((o->last + 1) * rows->dim * 8, "eigenvectors", &p));
-    w.vectors = p;
-    w.mean = w.vectors + o->last * rows->dim;
+    TRY(mem_buffer_new(rows->dim * 8, "mean of sketches", &p));
+    w.mean = p;
+    TRY(mem_buffer_new(o->last * rows->samples * 8, "samples along eigenvectors", &p));
+    w.loadings = p;
+    if (o->coordinates) TRY(mem_buffer_new(o->last * rows->dim * 8, "eigenvectors", &p));
+    if (o->coordinates) w.vectors = p;
     for (w.sketch = 0; w.sketch < rows->sketches; w.sketch++) TRY(replicate_sketch(&w, r, backend));
     *out = r;
     r = NULL;
 done:
+    mem_buffer_free(w.mean);
+    mem_buffer_free(w.loadings);
     mem_buffer_free(w.vectors);
     replicates_free(r);
     return status;

@@ -6,6 +6,7 @@
 
 struct replicates_options {
     bool centred, exact; // exact: without samples by eigenvalue problems of their own, otherwise to first order
+    bool coordinates;    // replicates without coordinates too; otherwise they are as the whole
     int64_t groups;      // of samples and of coordinates, consecutive
     int64_t last;        // ranks kept, <= min(samples, dim)
 };

@@ -323,10 +323,13 @@ static enum status prepare(struct work *w, struct backend *backend) {
                        (long long)in->rows.samples, (long long)w->options.groups, (long long)(2 * w->options.groups)));
     TRY(check_ranks(w, last));
     TRY(norms_copy(w));
-    TRY(replicates_new(
-        &in->rows,
-        &(struct replicates_options){w->options.centred, w->options.exact_jackknife, w->options.groups, last}, backend,
-        &w->r));
+    TRY(replicates_new(&in->rows,
+                       &(struct replicates_options){.centred = w->options.centred,
+                                                    .exact = w->options.exact_jackknife,
+                                                    .coordinates = !in->exact,
+                                                    .groups = w->options.groups,
+                                                    .last = last},
+                       backend, &w->r));
     TRY(check_spread(w));
     w->logs = mem_new((size_t)last, sizeof *w->logs);
     w->over = mem_new((size_t)last, sizeof *w->over);

@@ -98,7 +98,12 @@ static void vectors_are_unit_eigenvectors_of_the_covariance(void **state) {
         const struct covariance_part part = {.skip_first = 2, .skip = 3, .centred = s >= 2};
         double *values = calloc(30, sizeof *values), *vectors = calloc((size_t)(10 * dim), sizeof *vectors);
         check_ok(covariance_new(&t.rows, 2, &covariance));
+        double *loadings = calloc((size_t)(10 * samples), sizeof *loadings),
+               *alone = calloc((size_t)(10 * samples), sizeof *alone);
         check_ok(covariance_vectors(covariance, backend, &part, 10, values, vectors));
+        check_ok(covariance_factors(covariance, backend, &part, 10, values, vectors, loadings));
+        check_ok(covariance_factors(covariance, backend, &part, 10, values, NULL, alone));
+        assert_memory_equal(loadings, alone, (size_t)(10 * (samples - 3)) * sizeof *alone);
         double *mean = calloc((size_t)dim, sizeof *mean), left = (double)(samples - 3);
         for (int64_t i = 0; i < samples; i++)
             for (int64_t j = 0; j < dim && part.centred; j++)
@@ -110,6 +115,7 @@ static void vectors_are_unit_eigenvectors_of_the_covariance(void **state) {
                 if (i >= 2 && i < 5) continue;
                 double dot = 0;
                 for (int64_t j = 0; j < dim; j++) dot += ((double)sketch_row(&t.rows, i, 2)[j] - mean[j]) * v[j];
+                check_near(fabs(loadings[r * (samples - 3) + (i < 2 ? i : i - 3)]), fabs(dot), 1e-8, 1e-9);
                 for (int64_t j = 0; j < dim; j++)
                     image[j] +=
                         dot * ((double)sketch_row(&t.rows, i, 2)[j] - mean[j]) / (part.centred ? left - 1 : left);
@@ -119,7 +125,7 @@ static void vectors_are_unit_eigenvectors_of_the_covariance(void **state) {
             for (int64_t j = 0; j < dim; j++) check_near(image[j], values[r] * v[j], 0, 1e-9 * values[0]);
             free(image);
         }
-        free(values), free(vectors), free(mean);
+        free(values), free(vectors), free(mean), free(loadings), free(alone);
         covariance_free(covariance);
         table_free(&t);
     }

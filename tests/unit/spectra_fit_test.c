@@ -119,9 +119,10 @@ static void replicates_are_eigenvalues_without_a_group(void **state) {
     for (int centred = 0; centred < 2; centred++) {
         struct planted *p = planted(1.3, 0.3, SAMPLES, DIM, 7);
         struct replicates *first_order = NULL, *exact = NULL;
-        check_ok(replicates_new(&p->rows, &(struct replicates_options){centred, false, GROUPS, LAST}, backend,
+        check_ok(replicates_new(&p->rows, &(struct replicates_options){centred, false, true, GROUPS, LAST}, backend,
                                 &first_order));
-        check_ok(replicates_new(&p->rows, &(struct replicates_options){centred, true, GROUPS, LAST}, backend, &exact));
+        check_ok(
+            replicates_new(&p->rows, &(struct replicates_options){centred, true, true, GROUPS, LAST}, backend, &exact));
         double off = 0, size = 0;
         for (int64_t g = 0; g < GROUPS; g++) {
             const double *whole = exact->values, *a = first_order->values + (1 + g) * LAST,
