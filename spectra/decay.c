@@ -219,8 +219,10 @@ enum status decay_fit(const struct decay_frame *frame, enum law law, const doubl
         enum status status = decay_fit(frame, LAW_POWER, values, NULL, &straight);
         found = search_broken(&s, status == STATUS_OK ? straight.parameters[0] : 1);
     } else {
-        double middle = near ? log(near->parameters[0]) : 0;
-        found = near && search_line(&s, middle - 0.06, middle + 0.06, 3);
+        double slope =
+            log(values[frame->first - 1] / values[frame->last - 1]) / log((double)frame->last / (double)frame->first);
+        if (near) found = search_line(&s, log(near->parameters[0]) - 0.06, log(near->parameters[0]) + 0.06, 3);
+        if (!found && law == LAW_POWER && slope > 0.1) found = search_line(&s, log(slope) - 0.5, log(slope) + 0.7, 9);
         if (!found) found = search_line(&s, log(bounds[0].low), log(bounds[0].high), 24);
     }
     free(s.logs);
