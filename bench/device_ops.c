@@ -22,8 +22,8 @@ static struct sizes sizes_of(const struct device_speed *bench) {
 }
 
 static bool is_product(enum op op) {
-    return op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent || op == OP_attention_cached ||
-           op == OP_eigh || op == OP_cholesky || op == OP_svd;
+    return op == OP_sample_products || op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent ||
+           op == OP_attention_cached || op == OP_eigh || op == OP_cholesky || op == OP_svd;
 }
 
 // written: bytes that an op which changes its inputs writes, besides what op_cost counts.
@@ -211,6 +211,31 @@ done:
     return status;
 }
 
+// Per-sample gradients of the largest matrix of a layer, a tile of SAMPLES; four sketches of 2048 numbers, one direction.
+static enum status samples(struct device_speed *bench) {
+    enum { SAMPLES = 2, SKETCHES = 4, DIM = 2048, TILE_ROWS = 512 };
+    enum status status = STATUS_OK;
+    struct sizes s = sizes_of(bench);
+    int64_t out = s.hidden < TILE_ROWS ? s.hidden : (int64_t)TILE_ROWS, in = s.inter, n = out * in;
+    MATRIX(dy, bench->dtype, SAMPLES * s.seq_len, out, 0, 1);
+    MATRIX(x, bench->dtype, SAMPLES * s.seq_len, in, 0, 1);
+    MATRIX(grads, DTYPE_F32, SAMPLES * out, in, 0, 1);
+    MATRIX(direction, DTYPE_F32, 1, n, 0, 1);
+    MATRIX(norms, DTYPE_F64, SAMPLES, 1, 0, 1);
+    MATRIX(inner, DTYPE_F64, SAMPLES, 1, 0, 1);
+    MATRIX(sketches, DTYPE_F32, SAMPLES, SKETCHES * DIM, 0, 1);
+    MATRIX(sum, DTYPE_F64, 1, n, 0, 1);
+    struct view rows = view_new(grads.data, DTYPE_F32, SAMPLES, n);
+    TIME("sample_products", 0, .op = OP_sample_products, .in = {dy, x}, .out = {grads});
+    TIME("sketch", 0, .op = OP_sketch, .in = {rows, direction}, .out = {norms, sketches, inner},
+         .params.sketch = {.kind = SKETCH_ROTATION, .sketches = SKETCHES, .seed = 1});
+    TIME("sketch, norms", 0, .op = OP_sketch, .in = {rows}, .out = {norms});
+    TIME("exact_sum", 0, .op = OP_exact_sum, .in = {rows}, .out = {sum});
+done:
+    device_matrices_free(bench);
+    return status;
+}
+
 // Best of three calls, each on a fresh copy of the matrix, which is its input and its work space.
 static enum status factor_time(struct device_speed *bench, struct op_call call, const double *matrix) {
     enum status status = STATUS_OK;
@@ -261,6 +286,7 @@ enum status device_speed_ops(struct device_speed *bench) {
     TRY(attention(bench));
     TRY(losses(bench));
     TRY(weights(bench));
+    TRY(samples(bench));
     TRY(factorizations(bench));
 done:
     return status;
