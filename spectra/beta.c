@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STARTS = 12, STARTS_AT_SAMPLES = 6, ITERATIONS = 500, PARTS = 32 };
+enum { STARTS = 12, STARTS_AT_SAMPLES = 6, ITERATIONS = 500, PARTS = 32, DIMS_LEAST = 8 };
 
 // ---- one direction ----
 
@@ -213,8 +213,28 @@ static void power_step(const struct whitened *w, double *u, double *products, do
     }
 }
 
-// The unit u [r] of the largest fourth moment that was found. Iterations end when no start gains 1e-12 of its value any more.
-static enum status power_iteration(const struct whitened *w, uint64_t seed, double *best) {
+static void products_with(const double *x, int64_t n, int64_t r, int64_t stride, const double *u, double *products) {
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; i++) products[i] = cblas_ddot((int)r, x + i * stride, 1, u, 1);
+}
+
+// The row of u [STARTS, r] whose ratio, or the low end of whose interval, is the largest.
+static int choose(const struct whitened *w, const double *u, bool by_low_end, double *products, double *score) {
+    int winner = 0;
+    *score = -INFINITY;
+    for (int k = 0; k < STARTS; k++) {
+        products_with(w->h, w->n, w->r, w->r, u + k * w->r, products);
+        struct beta_ratio ratio = beta_ratio(products, w->n);
+        double value = by_low_end ? ratio.low : ratio.value;
+        if (value > *score) *score = value, winner = k;
+    }
+    return winner;
+}
+
+// The unit u [r] of the largest score among the ends of all iterations, which stop when no start gains 1e-12 of its fourth moment
+// any more.
+static enum status power_iteration(const struct whitened *w, uint64_t seed, bool by_low_end, double *best,
+                                   double *score) {
     enum status status = STATUS_OK;
     int64_t r = w->r;
     void *u = NULL, *products = NULL, *parts = NULL;
@@ -230,9 +250,7 @@ static enum status power_iteration(const struct whitened *w, uint64_t seed, doub
         memcpy(before, values, sizeof before);
         if (!gains) break;
     }
-    int winner = 0;
-    for (int k = 1; k < STARTS; k++)
-        if (values[k] > values[winner]) winner = k;
+    int winner = choose(w, u, by_low_end, products, score);
     memcpy(best, (const double *)u + winner * r, (size_t)r * sizeof *best);
 done:
     mem_buffer_free(u);
@@ -241,22 +259,29 @@ done:
     return status;
 }
 
-static void products_with(const double *x, int64_t n, int64_t r, int64_t stride, const double *u, double *products) {
-#pragma omp parallel for
-    for (int64_t i = 0; i < n; i++) products[i] = cblas_ddot((int)r, x + i * stride, 1, u, 1);
-}
-
 // u -> L^-T u, which has the same inner products with x as u with h.
 static void direction_of_rows(const struct whitened *w, double *u) {
     cblas_dtrsv(CblasRowMajor, CblasLower, CblasTrans, CblasNonUnit, (int)w->r, w->factor, (int)w->r, u, 1);
 }
 
-enum status beta_best_direction(const double *x, int64_t n, int64_t r, int64_t stride, uint64_t seed, double *best) {
+enum status beta_propose(const double *x, int64_t n, int64_t r, int64_t stride, uint64_t seed, double *proposed) {
+    enum status status = STATUS_OK;
     struct whitened w = {0};
-    enum status status = whiten(x, n, r, stride, &w);
-    if (status == STATUS_OK) status = power_iteration(&w, seed, best);
-    if (status == STATUS_OK) direction_of_rows(&w, best);
-    whitened_free(&w);
+    double *u = mem_new((size_t)r, sizeof *u), score, best = -INFINITY;
+    for (int64_t dims = r; status == STATUS_OK; dims /= 2) {
+        status = whiten(x, n, dims, stride, &w);
+        if (status == STATUS_OK) status = power_iteration(&w, seed, true, u, &score);
+        if (status == STATUS_OK && score > best) {
+            best = score;
+            direction_of_rows(&w, u);
+            memset(proposed, 0, (size_t)r * sizeof *proposed);
+            memcpy(proposed, u, (size_t)dims * sizeof *proposed);
+        }
+        whitened_free(&w);
+        w = (struct whitened){0};
+        if (dims < 2 * DIMS_LEAST) break;
+    }
+    free(u);
     return status;
 }
 
@@ -281,12 +306,12 @@ enum status beta_of_sample(const double *x, int64_t n, int64_t r, int64_t stride
     struct whitened w = {0};
     struct beta_sample result = {.directions = r};
     struct beta_certificate certificate;
-    double *u = mem_new((size_t)r, sizeof *u), defect;
+    double *u = mem_new((size_t)r, sizeof *u), defect, score;
     void *products = NULL;
     TRY(whiten(x, n, r, stride, &w));
     TRY(mem_buffer_new(n * 8, "products", &products));
     TRY(whitening_defect(&w, &defect));
-    TRY(power_iteration(&w, seed, u));
+    TRY(power_iteration(&w, seed, false, u, &score));
     products_with(w.h, n, r, r, u, products);
     struct beta_ratio ratio = beta_ratio(products, n);
     result.lower = ratio.value;

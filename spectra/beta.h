@@ -56,8 +56,10 @@ struct beta_sample {
 enum status beta_of_sample(const double *x, int64_t n, int64_t r, int64_t stride, uint64_t seed,
                            struct beta_sample *out, double *best);
 
-// The same by the power iteration alone.
-enum status beta_best_direction(const double *x, int64_t n, int64_t r, int64_t stride, uint64_t seed, double *best);
+// The direction [r] to be judged by other samples: of the ends of the power iterations over the first r, r/2, r/4 … coordinates
+// (8 at least) the one whose interval has the highest low end. The largest fourth moment itself is usually one sample's, and
+// other samples do not confirm it. STATUS_INVALID as above.
+enum status beta_propose(const double *x, int64_t n, int64_t r, int64_t stride, uint64_t seed, double *proposed);
 
 struct beta_measure {
     struct beta_sample sample;

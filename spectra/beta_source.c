@@ -105,7 +105,7 @@ static enum status judge(const struct beta_source *source, int k, int64_t r, uin
     int64_t half = source->half, n = source->samples, stride = source->directions;
     int64_t first = k ? half : 0, count = k ? n - half : half, proposes = k ? 0 : half, proposed = n - count;
     double *best = mem_new((size_t)r, sizeof *best);
-    enum status status = beta_best_direction(source->rows[k] + proposes * stride, proposed, r, stride, seed, best);
+    enum status status = beta_propose(source->rows[k] + proposes * stride, proposed, r, stride, seed, best);
     for (int64_t i = 0; status == STATUS_OK && i < count; i++) {
         const double *row = source->rows[k] + (first + i) * stride;
         products[i] = 0;
