@@ -313,26 +313,56 @@ static void draw(struct walk_state *s) {
     }
 }
 
-// Every second jump is held instead; leap, which has no correction under way, gives up the whole block. False if there was no
-// jump.
-static bool thin_out(struct walk_state *s) {
-    int64_t kept = 0, jumps = 0;
-    bool block = !s->noisy;
+// Holds the jumps whose leverage in the trial system is above `most`: what stays would rest on them.
+static enum status hold_heavy(struct walk_state *s, double most, int64_t *n_held) {
+    enum status status = STATUS_OK;
+    int64_t count = 0;
+    double *leverage = s->leave_weight[0]; // drawn anew afterwards, as leave_ids is
+    for (int64_t k = 0; k < s->n_leaving; k++)
+        if (s->leaving[k].kind == LEAVE_JUMP) s->leave_ids[count++] = s->free[s->leaving[k].at];
+    system_swap(s);
+    status = system_leverages(s, s->leave_ids, count, leverage);
+    system_swap(s);
+    TRY(status);
+    s->rows_read += (double)count;
+    *n_held = count = 0;
     for (int64_t k = 0; k < s->n_leaving; k++) {
         struct leaver *l = &s->leaving[k];
-        if (l->kind == LEAVE_JUMP && (jumps++ % 2 == 0 || block)) l->kind = LEAVE_HOLD;
+        if (l->kind != LEAVE_JUMP || leverage[count++] <= most) continue;
+        l->kind = LEAVE_HOLD;
+        ++*n_held;
+    }
+done:
+    return status;
+}
+
+// Fewer jumps: those above `most` are held, or every second one where none is above or where the trial system has a null space, in
+// which leverages say nothing. leap, which has no correction under way, gives up the whole block. *any: there was a jump.
+static enum status thin_out(struct walk_state *s, double most, bool *any) {
+    enum status status = STATUS_OK;
+    int64_t kept = 0, jumps = 0, heavy = 0;
+    bool block = !s->noisy;
+    if (!block && s->trial.rank == s->solver.rank) TRY(hold_heavy(s, most, &heavy));
+    for (int64_t k = 0; k < s->n_leaving; k++) {
+        struct leaver *l = &s->leaving[k];
+        bool jumps_now = l->kind == LEAVE_JUMP;
+        if (jumps_now && (block || (heavy == 0 && jumps % 2 == 0))) l->kind = LEAVE_HOLD;
+        jumps += jumps_now;
         if (!block || l->kind != LEAVE_HOLD) s->leaving[kept++] = *l;
     }
     s->n_leaving = kept;
-    return jumps > 0;
+    *any = jumps + heavy > 0;
+done:
+    return status;
 }
 
 // gram, trial solver and the sums of change, made for a set of leavers whose jumps the others can carry: tau is the largest
 // eigenvalue of sum_J q q^T in units of what stays. The choice does not look at how jumps fall.
 static enum status choose(struct walk_state *s, struct gram_sums *sums) {
     enum status status = STATUS_OK;
+    bool any = false;
     TRY(system_keep(s, KEEP_START));
-    for (;;) {
+    for (double most = HEAVY;; most /= 2) {
         draw(s);
         for (int k = 0; k < sums->n; k++) memset(sums->sum[k], 0, (size_t)s->width * 8);
         TRY(system_take_off(s, sums, 0, s->n_leaving_held));
@@ -344,7 +374,9 @@ static enum status choose(struct walk_state *s, struct gram_sums *sums) {
         s->tau = norm - 1;
         bool carried = s->trial.rank == s->solver.rank && s->tau <= s->tau_most;
         if (carried) s->spread = fmax(s->spread, s->tau);
-        if (carried || !thin_out(s)) return STATUS_OK;
+        if (carried) return STATUS_OK;
+        TRY(thin_out(s, most, &any));
+        if (!any) return STATUS_OK;
         s->guards++;
         TRY(system_back(s));
     }

@@ -400,6 +400,34 @@ static void zone_is_the_plain_algorithm(void **state) {
     problem_free(&p);
 }
 
+// Four constraints rest on twelve coordinates each, none of leverage above an eighth, which all lie near a face: they would leave
+// at once, and 7/8 of the constraint with them. These wait, the 400 others near a face do not.
+static void only_those_wait_on_whom_a_constraint_rests(void **state) {
+    (void)state;
+    enum { N = 4096, M = 16, HEAVY_ROWS = 4, EACH = 12 };
+    struct problem p = {.a = walk_case_matrix(CASE_DECAYING, N, M, 5), .y = walk_case_start(N, 0, 6)};
+    p.x = walk_case_numbers(N), p.x_walk = walk_case_numbers(N);
+    int64_t stride = frame_stride(M), near = 0;
+    for (int64_t j = 0; j < HEAVY_ROWS; j++)
+        for (int64_t i = 0; i < N; i++) {
+            bool heavy = i >= j * EACH && i < (j + 1) * EACH;
+            p.a[i * stride + j] = heavy ? 1 : 0.02 * p.a[i * stride + j] * (double)(j + 1);
+            if (heavy) p.y[i] = 0.03;
+        }
+    for (int64_t i = 0; i < N; i++) near += face_distance(p.y[i]) < 0.1;
+    assert_true(near > 400);
+    check_ok(frame_new(p.a, N, M, NULL, &p.frame));
+    for (int64_t i = 0; i < HEAVY_ROWS * EACH; i++) assert_true(p.frame->norm2[i] < 0.125);
+    struct walk_options o = {.engine = "zone", .seed = 3};
+    struct walk_result r;
+    check_ok(walk_round(p.frame, p.y, &o, p.x, p.x_walk, &r));
+    assert_true(r.guards > 0);
+    assert_true(r.held > 0 && r.held <= HEAVY_ROWS * EACH + M);
+    assert_true(r.residual_walk <= 1e-12 * sqrt((double)N));
+    assert_true(r.fractional <= 16 * M);
+    problem_free(&p);
+}
+
 int main(void) {
     threads_set(0);
     const struct CMUnitTest tests[] = {
@@ -412,6 +440,7 @@ int main(void) {
         cmocka_unit_test(moves_one_at_a_time_resume_to_the_same_bits),
         cmocka_unit_test(memory_that_is_not_there_is_an_error),
         cmocka_unit_test(zone_is_the_plain_algorithm),
+        cmocka_unit_test(only_those_wait_on_whom_a_constraint_rests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
