@@ -63,6 +63,7 @@ static enum status arrays_put(const struct synthetic_settings *s, const struct s
     TRY(run_folder_array(folder, "eigenvalues", NPY_F64, fit->sampled, fit->size, 0));
     TRY(run_folder_array(folder, "eigenvalues_expected", NPY_F64, fit->expected, fit->size, 0));
     TRY(run_folder_array(folder, "eigenvalues_debiased", NPY_F64, fit->debiased, fit->size, 0));
+    TRY(run_folder_array(folder, "eigenvalues_debiased_se", NPY_F64, fit->debiased_error, fit->size, 0));
 done:
     free(truth);
     return status;

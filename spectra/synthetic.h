@@ -5,7 +5,8 @@
 //   OUT/result.json    the settings (alpha_true, c_true, kappa_true, trace_true, moment2_true …); means over replicates of what a line
 //                      holds; alpha_sd: spread of alpha over replicates; alpha_se: root mean square of the stated errors;
 //                      alpha_within: replicates within two of their stated errors; naive_slope_below_1: how many; seconds
-//   OUT/eigenvalues_true.npy, eigenvalues.npy, eigenvalues_expected.npy, eigenvalues_debiased.npy   [min(samples, dim)] of replicate 0
+//   OUT/eigenvalues_true.npy, eigenvalues.npy, eigenvalues_expected.npy, eigenvalues_debiased.npy, eigenvalues_debiased_se.npy
+//                      [min(samples, dim)] of replicate 0
 #ifndef DQ_SPECTRA_SYNTHETIC_H
 #define DQ_SPECTRA_SYNTHETIC_H
 

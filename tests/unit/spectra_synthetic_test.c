@@ -69,7 +69,10 @@ static void a_run_gives_back_what_was_planted(void **state) {
         check_near(expected[k], seen[k], 0.4, 0);
     }
     assert_true(off_debiased < 0.7 * off_seen && isnan(debiased[40]));
-    free(truth), free(seen), free(debiased), free(expected);
+    double *error = array_of(folder, "one", "eigenvalues_debiased_se"), z2 = 0;
+    for (int k = 9; k < 38; k++) z2 += pow((debiased[k] - truth[k]) / error[k], 2) / 29;
+    assert_true(z2 > 0.02 && z2 < 9); // of about one direction: neighbours move together
+    free(truth), free(seen), free(debiased), free(expected), free(error);
     json_decref(one);
     json_decref(two);
     process_check_error(run(folder, "one", (const char *[]){NULL}), 1, "--force");
