@@ -177,6 +177,7 @@ static enum status measure_beta(struct run *run) {
     struct covariance *covariance = NULL;
     struct beta_source *source = NULL;
     int64_t most = rows.dim < BETA_DIRECTIONS_MOST ? rows.dim : BETA_DIRECTIONS_MOST;
+    double best = 0;
     record_integer(run_folder_result(run->folder), "beta_directions_known", beta_directions_known(rows.samples));
     TRY(covariance_new(&rows, 0, &covariance));
     TRY(beta_source_new(&rows, 0, covariance, run->backend, most, &source));
@@ -185,7 +186,11 @@ static enum status measure_beta(struct run *run) {
         struct beta_measure beta;
         TRY(beta_measure(source, r, run->common->seed, &beta));
         TRY(log_beta(run, &beta));
-        if (beta.known || r == 8) put_beta(run_folder_result(run->folder), &beta);
+        // A bound over fewer directions holds over more: the best one whose number of directions the samples can speak of.
+        if (r == 8 || (beta.known && beta.held_out.low > best)) {
+            put_beta(run_folder_result(run->folder), &beta);
+            best = beta.held_out.low;
+        }
     }
 done:
     beta_source_free(source);
