@@ -22,8 +22,9 @@ static struct sizes sizes_of(const struct device_speed *bench) {
 }
 
 static bool is_product(enum op op) {
-    return op == OP_sample_products || op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent ||
-           op == OP_attention_cached || op == OP_eigh || op == OP_cholesky || op == OP_svd;
+    return op == OP_sample_products || op == OP_gram || op == OP_product || op == OP_triangle_inverse ||
+           op == OP_attention || op == OP_attention_grad || op == OP_attention_tangent || op == OP_attention_cached ||
+           op == OP_eigh || op == OP_cholesky || op == OP_svd;
 }
 
 // written: bytes that an op which changes its inputs writes, besides what op_cost counts.
@@ -236,6 +237,36 @@ done:
     return status;
 }
 
+// Matrices in double of the walks: a [tokens, WIDTH], all rows.
+static enum status rows(struct device_speed *bench) {
+    enum { WIDTH = 256 };
+    enum status status = STATUS_OK;
+    int64_t n = sizes_of(bench).tokens;
+    MATRIX(a, DTYPE_F64, n, WIDTH, 0, 1);
+    MATRIX(y, DTYPE_F64, n, WIDTH, 0, 1);
+    MATRIX(square, DTYPE_F64, WIDTH, WIDTH, 0, 1);
+    MATRIX(inverse, DTYPE_F64, WIDTH, WIDTH, 0, 1);
+    MATRIX(c, DTYPE_F64, 2, WIDTH, 0, 1);
+    MATRIX(sums, DTYPE_F64, 2, WIDTH, 0, 1);
+    MATRIX(x, DTYPE_F64, n, 1, 0.5, 0.1);
+    MATRIX(d, DTYPE_F64, n, 1, 0.5, 0.1);
+    MATRIX(h, DTYPE_F64, n, 1, 0, 1);
+    MATRIX(z, DTYPE_F64, n, 1, 0, 1);
+    MATRIX(length, DTYPE_F64, 1, 1, 0, 1);
+    TIME("rows_gather", 0, .op = OP_rows_gather, .in = {a}, .out = {y});
+    TIME("row_squares", 0, .op = OP_row_squares, .in = {a}, .out = {d});
+    TIME("gram", 0, .op = OP_gram, .in = {a}, .out = {square}, .params.scaled.factor = 1);
+    TIME("product", 0, .op = OP_product, .in = {a, square}, .out = {y}, .params.scaled.factor = 1);
+    TIME("triangle_inverse", 0, .op = OP_triangle_inverse, .in = {square}, .out = {inverse});
+    TIME("rows_pass", 0, .op = OP_rows_pass, .in = {a, {0}, x, x, c}, .out = {d, h, sums},
+         .params.rows_pass = {.step = 0.1});
+    TIME("box_step", 0, .op = OP_box_step, .in = {d, h, {0}, x}, .out = {z, length},
+         .params.box_step = {.step = 0.1, .limit = true});
+done:
+    device_matrices_free(bench);
+    return status;
+}
+
 // Best of three calls, each on a fresh copy of the matrix, which is its input and its work space.
 static enum status factor_time(struct device_speed *bench, struct op_call call, const double *matrix) {
     enum status status = STATUS_OK;
@@ -287,6 +318,7 @@ enum status device_speed_ops(struct device_speed *bench) {
     TRY(losses(bench));
     TRY(weights(bench));
     TRY(samples(bench));
+    TRY(rows(bench));
     TRY(factorizations(bench));
 done:
     return status;
