@@ -230,7 +230,7 @@ extern "C" enum status cuda_sketch(struct backend *backend, const struct op_call
     if (s.directions)
         TRY(LAUNCH(finish<double>, blocks_of(samples * s.directions), THREADS, 0, backend, samples,
                    (int64_t)s.directions, s.parts, sums, add, scratch.sums + 1, strided_of<double>(call->out[2])));
-    if (p->kind == SKETCH_GAUSSIAN || p->kind == SKETCH_RADEMACHER) TRY(sketch_dense(backend, call));
+    if (p->kind == SKETCH_GAUSSIAN || p->kind == SKETCH_RADEMACHER) TRY(sketch_dense_cuda(backend, call));
 done:
     return status;
 }

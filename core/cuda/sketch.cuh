@@ -10,7 +10,7 @@ inline struct rng sketch_rng(const struct sketch_params *p, uint64_t purpose) {
 
 extern "C" {
 // sketches (+)= S a for dense S.
-enum status sketch_dense(struct backend *backend, const struct op_call *call) CUDA_SYMBOL(sketch_dense);
+enum status sketch_dense_cuda(struct backend *backend, const struct op_call *call) CUDA_SYMBOL(sketch_dense_cuda);
 }
 
 #endif

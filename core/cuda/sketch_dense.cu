@@ -37,7 +37,7 @@ static __global__ void draw_entries(struct rng rng, bool normal, int64_t first, 
         if (bucket + b < k) to[row * k + bucket + b] = scale * entries[b];
 }
 
-extern "C" enum status sketch_dense(struct backend *backend, const struct op_call *call) {
+extern "C" enum status sketch_dense_cuda(struct backend *backend, const struct op_call *call) {
     enum status status = STATUS_OK;
     const struct sketch_params *p = &call->params.sketch;
     struct view a = call->in[0], sketches = call->out[1];
