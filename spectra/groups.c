@@ -29,7 +29,15 @@ static char *name_of(const struct transformer *model, int64_t place) {
     return mem_string(place == layers + 1 ? "final_norm" : "head");
 }
 
-struct groups *groups_new(const struct transformer *model, enum parameter_set set, bool per_layer) {
+static bool chosen(const struct layer_set *layers, int64_t place) {
+    if (!layers || layers->n == 0) return true;
+    for (int i = 0; i < layers->n; i++)
+        if (layers->ranges[i].first <= place - 1 && place - 1 <= layers->ranges[i].last) return true;
+    return false;
+}
+
+struct groups *groups_new(const struct transformer *model, enum parameter_set set, const struct layer_set *layers,
+                          bool per_layer) {
     struct groups *groups = mem_new(1, sizeof *groups);
     int64_t places = model->config.layers + 3;
     int64_t *group = mem_new((size_t)places, sizeof *group); // 1 + the group that stands at a place
@@ -40,7 +48,9 @@ struct groups *groups_new(const struct transformer *model, enum parameter_set se
         const struct weight *weight = &model->weights[i];
         groups->of[i] = -1;
         if (set == PARAMETERS_LINEAR && !weight->is_linear) continue;
-        int64_t p = per_layer ? place(model, weight) : 0;
+        int64_t p = place(model, weight);
+        if (!chosen(layers, p)) continue;
+        if (!per_layer) p = 0;
         if (!group[p]) {
             groups->names[groups->n] = per_layer ? name_of(model, p) : mem_string("whole");
             group[p] = ++groups->n;

@@ -1,6 +1,6 @@
 // Which weights count, and in which group (a layer of the network) each stands.
 //
-//     struct groups *groups = groups_new(model, GROUPS_LINEAR, true);
+//     struct groups *groups = groups_new(model, PARAMETERS_LINEAR, NULL, true);
 //     for (int64_t i = 0; i < model->n_weights; i++) … groups->of[i] …    // -1: does not count
 //     groups_free(groups);
 //
@@ -16,6 +16,15 @@ enum parameter_set {
     PARAMETERS_ALL,    // embedding, gains of norms and head too
 };
 
+// Layers of a network, counted from 0, as ranges; none: every weight of the network, in a layer or not.
+enum { LAYER_RANGES_MOST = 64 };
+struct layer_set {
+    int n;
+    struct {
+        int64_t first, last;
+    } ranges[LAYER_RANGES_MOST];
+};
+
 struct groups {
     int64_t n;          // groups, at least 1
     char **names;       // [n]
@@ -24,8 +33,9 @@ struct groups {
     int64_t parameters; // entries of the weights that count
 };
 
-// per_layer false: one group, "whole".
-struct groups *groups_new(const struct transformer *model, enum parameter_set set, bool per_layer);
+// per_layer false: one group, "whole". `layers`: only weights inside of these, which the network has, count; NULL: all.
+struct groups *groups_new(const struct transformer *model, enum parameter_set set, const struct layer_set *layers,
+                          bool per_layer);
 void groups_free(struct groups *groups); // accepts NULL
 
 #endif

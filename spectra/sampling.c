@@ -14,6 +14,7 @@ enum status sampling_describe(const struct sampling_settings *given, uint64_t se
     record_integer(record, "seq_len", given->seq_len);
     record_integer(record, "batch", given->batch);
     record_string(record, "parameters", given->parameters == PARAMETERS_ALL ? "all" : "linear");
+    record_string(record, "layers", given->layers_text);
     record_bool(record, "per_layer", given->per_layer);
     record_string(record, "sketch", sketch_names[given->sketch]);
     record_integer(record, "dim", given->dim);
@@ -46,6 +47,15 @@ static char *corpus_digest(const struct record *described, int n) {
     return all;
 }
 
+static enum status check_layers(const struct sampling_settings *given, const struct transformer *model) {
+    for (int i = 0; i < given->layers.n; i++)
+        if (given->layers.ranges[i].last >= model->config.layers)
+            return status_set(STATUS_INVALID, "--layers %s: there is no layer %lld, %s has 0 to %lld",
+                              given->layers_text, (long long)given->layers.ranges[i].last, given->model,
+                              (long long)model->config.layers - 1);
+    return STATUS_OK;
+}
+
 static enum status open_directions(struct sampling *sampling) {
     enum status status = STATUS_OK;
     const struct sampling_settings *given = sampling->given;
@@ -66,7 +76,8 @@ enum status sampling_open(const struct sampling_settings *given, const struct pr
     TRY(model_open(given->model, common->device, DTYPE_F32, NULL, &s->model));
     TRY(corpus_read(s->model->tokenizer, given->corpus, given->n_corpus, model_folder_config(s->model->folder)->vocab,
                     &s->corpus));
-    s->groups = groups_new(s->model->transformer, given->parameters, given->per_layer);
+    TRY(check_layers(given, s->model->transformer));
+    s->groups = groups_new(s->model->transformer, given->parameters, &given->layers, given->per_layer);
     TRY(open_directions(s));
     s->settings = collect_settings(
         s->model->transformer, s->groups, s->directions,

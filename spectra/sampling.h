@@ -14,6 +14,8 @@ struct sampling_settings {
     int64_t first, samples, seq_len, batch;
     bool recompute;
     enum parameter_set parameters;
+    struct layer_set layers;
+    const char *layers_text; // as it was given, NULL: all
     bool per_layer;
     enum sketch_kind sketch;
     int64_t dim, sketches;

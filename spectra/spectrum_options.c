@@ -2,6 +2,7 @@
 
 #include "core/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -12,6 +13,7 @@ enum {
     KEY_BATCH,
     KEY_RECOMPUTE,
     KEY_PARAMETERS,
+    KEY_LAYERS,
     KEY_PER_LAYER,
     KEY_SKETCH,
     KEY_DIM,
@@ -48,6 +50,10 @@ static const struct argp_option options[] = {
      "tokens per window (default: 2048); a sample's loss is the mean of its T - 1 predictions", 1},
     {"parameters", KEY_PARAMETERS, "SET", 0,
      "weights that count: linear (matrices inside layers, default), all (embedding, norms and head too)", 1},
+    {"layers", KEY_LAYERS, "LIST", 0,
+     "only weights inside these layers count, numbers and ranges from 0 such as 0,6,12-15 (default: all, and what is "
+     "in no layer)",
+     1},
     {"per-layer", KEY_PER_LAYER, 0, 0, "figures of every layer too", 1},
     {0, 0, 0, 0, "Sketches:", 2},
     {"sketch", KEY_SKETCH, "NAME", 0,
@@ -94,6 +100,26 @@ static void finish(const struct spectrum_settings *given) {
     if (!s->n_corpus) args_fail("--corpus is missing");
 }
 
+static void add_layers(struct sampling_settings *s, const char *arg) {
+    const char *at = arg;
+    s->layers = (struct layer_set){0};
+    s->layers_text = arg;
+    for (;;) {
+        long long first = 0, last = 0;
+        int read = 0;
+        if (s->layers.n == LAYER_RANGES_MOST) args_fail("--layers: at most %d ranges", LAYER_RANGES_MOST);
+        if (*at < '0' || *at > '9' || sscanf(at, "%9lld%n", &first, &read) != 1) break;
+        at += read, last = first;
+        if (*at == '-' && at[1] >= '0' && at[1] <= '9' && sscanf(at, "-%9lld%n", &last, &read) == 1) at += read;
+        if (last < first) break;
+        s->layers.ranges[s->layers.n].first = first;
+        s->layers.ranges[s->layers.n++].last = last;
+        if (*at == 0) return;
+        if (*at++ != ',') break;
+    }
+    args_fail("--layers %s: want numbers and ranges from 0, such as 0,6,12-15", arg);
+}
+
 static error_t parse_sampling(int key, char *arg, struct sampling_settings *s) {
     switch (key) {
     case 'm': s->model = arg; return 0;
@@ -109,6 +135,7 @@ static error_t parse_sampling(int key, char *arg, struct sampling_settings *s) {
     case KEY_PARAMETERS:
         s->parameters = args_choice("--parameters", arg, "linear|all") ? PARAMETERS_ALL : PARAMETERS_LINEAR;
         return 0;
+    case KEY_LAYERS: add_layers(s, arg); return 0;
     case KEY_PER_LAYER: s->per_layer = true; return 0;
     case KEY_SKETCH:
         s->sketch = (enum sketch_kind)args_choice("--sketch", arg, "none|rotation|gaussian|rademacher");

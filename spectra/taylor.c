@@ -184,7 +184,7 @@ static enum status open_input(struct taylor_run *run) {
     TRY(mem_buffer_new(s->samples * s->seq_len * (int64_t)sizeof *run->tokens, "tokens", &tokens));
     run->tokens = tokens;
     TRY(corpus_draw(run->corpus, s->seq_len, run->common->seed, 0, s->samples, run->tokens));
-    run->groups = groups_new(run->model->transformer, PARAMETERS_ALL, false);
+    run->groups = groups_new(run->model->transformer, PARAMETERS_ALL, NULL, false);
     TRY(directions_new(run->model, run->groups, &run->directions));
     if (s->bits || !s->n_quantized) TRY(directions_add_nearest(run->directions, s->bits ? s->bits : 4, s->group_size));
     for (int i = 0; i < s->n_quantized; i++)

@@ -38,7 +38,7 @@ static void setting_open(struct setting *s, const struct transformer_config *con
     s->ends[0] = TOKENS;
     s->corpus =
         (struct corpus){.name = (char *)"text", .tokens = s->tokens, .n_tokens = TOKENS, .ends = s->ends, .n_files = 1};
-    s->groups = groups_new(s->model.transformer, set, true);
+    s->groups = groups_new(s->model.transformer, set, NULL, true);
     check_ok(directions_new(&s->model, s->groups, &s->directions));
     check_ok(directions_add_nearest(s->directions, 3, -1));
     check_ok(directions_add_nearest(s->directions, 5, -1));

@@ -24,7 +24,7 @@ static void setting_open(struct setting *s, int64_t batch) {
     check_ok(model_open(check_source("data/story-model", path, sizeof path), "cpu", DTYPE_F32, NULL, &s->model));
     for (int i = 0; i < WINDOWS * LENGTH; i++)
         s->tokens[i] = (int32_t)(rng_bits((struct rng){.seed = 5, .stream = RNG_TEST}, (uint64_t)i) % 600);
-    s->groups = groups_new(s->model->transformer, PARAMETERS_ALL, false);
+    s->groups = groups_new(s->model->transformer, PARAMETERS_ALL, NULL, false);
     check_ok(directions_new(s->model, s->groups, &s->directions));
     check_ok(directions_add_nearest(s->directions, 4, 32));
     check_ok(taylor_passes_new(s->model, s->directions, s->tokens, WINDOWS, LENGTH, batch, &s->passes));

@@ -140,6 +140,8 @@ static void wrong_command_lines_end_with_status_2(void **state) {
     REFUSED("the name is taken", "spectrum", "--quantized", "rtn=folder");
     REFUSED("--model and --corpus are not used", "spectrum", "--store", "a", "--model", "b");
     REFUSED("--exact needs the model", "spectrum", "--store", "a", "--exact");
+    REFUSED("want numbers and ranges", "spectrum", "--layers", "3-1");
+    REFUSED("want numbers and ranges", "spectrum", "--layers", "0,,1");
     REFUSED("which runs", "merge");
 #undef REFUSED
     process_check_error(process_call(PROGRAM, "spectrum", "--model", "a", "--corpus", "b"), 2, "--out");
@@ -180,6 +182,25 @@ static void shards_are_merged_to_the_bits_and_figures_of_one_run(void **state) {
     free(a);
     free(b);
     free(all);
+    inputs_close(&in);
+}
+
+// Squared norms of disjoint sets of layers add up, and their samples are not mixed.
+static void layers_that_count_are_chosen(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    check_done(run_spectrum(&in, "all", MORE("--samples=64")));
+    check_done(run_spectrum(&in, "some", MORE("--samples=64", "--layers=0,2-3")));
+    check_done(run_spectrum(&in, "rest", MORE("--samples=64", "--layers=1", "--first-sample=0")));
+    double all = number_of(&in, "all", "norm2_mean"), some = number_of(&in, "some", "norm2_mean");
+    assert_true(some > 0 && some < all);
+    check_near(some + number_of(&in, "rest", "norm2_mean"), all, 1e-9, 0);
+    char *a = mem_format("%s/some", in.folder), *b = mem_format("%s/rest", in.folder);
+    process_check_error(process_call(PROGRAM, "merge", a, b, "--out", files_path(in.folder, "mixed")), 1, "weights");
+    process_check_error(run_spectrum(&in, "none", MORE("--samples=64", "--layers=0,9")), 1, "no layer 9");
+    free(a);
+    free(b);
     inputs_close(&in);
 }
 
@@ -279,6 +300,7 @@ int main(void) {
         cmocka_unit_test(wrong_command_lines_end_with_status_2),
         cmocka_unit_test(killed_runs_resume_to_the_same_bits_with_any_threads),
         cmocka_unit_test(shards_are_merged_to_the_bits_and_figures_of_one_run),
+        cmocka_unit_test(layers_that_count_are_chosen),
         cmocka_unit_test(eigenvalues_add_up_to_the_mean_squared_norm),
         cmocka_unit_test(stores_of_other_models_and_unfinished_ones_are_refused),
         cmocka_unit_test(samples_that_say_nothing_are_refused),
