@@ -106,6 +106,24 @@ static inline struct process process_run(const char *name, const char *out, cons
     return process;
 }
 
+// Starts a program as process_run does and kills it as soon as `path` is there; one that is faster than that has ended.
+static inline void process_kill_at(const char *name, const char *path, const char *const *args) {
+    const char *build = getenv("DISCQUANT_BUILD");
+    char *program = mem_format("%s/%s", build ? build : ".", name), *argv[64] = {program};
+    for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
+    extern char **environ;
+    pid_t pid, ended = 0;
+    int state;
+    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
+    while (!ended && access(path, F_OK) != 0) {
+        usleep(500);
+        ended = waitpid(pid, &state, WNOHANG);
+    }
+    kill(pid, SIGKILL);
+    while (!ended && waitpid(pid, &state, 0) < 0) {}
+    free(program);
+}
+
 // process_run(name, NULL, (const char *[]){…, NULL}), so: process_call("data/discquant-data", "info", path).
 #define process_call(name, ...) process_run((name), NULL, (const char *[]){__VA_ARGS__, NULL})
 

@@ -104,23 +104,10 @@ static void check_same_run(const struct inputs *in, const char *a, const char *b
 // Starts a run and kills it as soon as it has a state on the disk; one that is faster than that has ended.
 static void run_and_kill(const struct inputs *in, const char *run, const char *const *more) {
     const char *args[48];
+    char *sums = mem_format("%s/%s/sums", in->folder, run);
     spectrum_args(in, run, more, args);
-    const char *build = getenv("DISCQUANT_BUILD");
-    char *program = mem_format("%s/" PROGRAM, build ? build : "."), *argv[50] = {program};
-    char *sums = mem_format("%s/sums", run);
-    for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
-    extern char **environ;
-    pid_t pid, ended = 0;
-    int state;
-    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
-    while (!ended && !files_has(in->folder, sums)) {
-        usleep(500);
-        ended = waitpid(pid, &state, WNOHANG);
-    }
-    kill(pid, SIGKILL);
-    while (!ended && waitpid(pid, &state, 0) < 0) {}
+    process_kill_at(PROGRAM, sums, args);
     free(sums);
-    free(program);
 }
 
 static void wrong_command_lines_end_with_status_2(void **state) {

@@ -194,22 +194,9 @@ static void own_rounding_equals_the_saved_one(void **state) {
 }
 
 static void run_and_kill(const char *folder, const char *run, const char *const *args) {
-    const char *build = getenv("DISCQUANT_BUILD");
-    char *program = mem_format("%s/%s", build ? build : ".", PROGRAM), *argv[48] = {program},
-         *checkpoint = mem_format("%s/checkpoint", run);
-    for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
-    extern char **environ;
-    pid_t pid, ended = 0;
-    int state;
-    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
-    while (!ended && !files_has(folder, checkpoint)) {
-        usleep(500);
-        ended = waitpid(pid, &state, WNOHANG);
-    }
-    kill(pid, SIGKILL);
-    while (!ended && waitpid(pid, &state, 0) < 0) {}
+    char *checkpoint = mem_format("%s/%s/checkpoint", folder, run);
+    process_kill_at(PROGRAM, checkpoint, args);
     free(checkpoint);
-    free(program);
 }
 
 static void threads_and_interruption_do_not_change_a_bit(void **state) {

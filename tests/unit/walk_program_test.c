@@ -72,21 +72,9 @@ static void check_same_file(const char *folder, const char *a, const char *b, co
 
 // Starts a run and kills it as soon as it has left a checkpoint; one that is faster than that has ended.
 static void run_and_kill(const char *folder, const char *run, const char *const *args) {
-    char *program = mem_format("%s/%s", getenv("DISCQUANT_BUILD") ? getenv("DISCQUANT_BUILD") : ".", PROGRAM),
-         *argv[48] = {program}, *checkpoint = mem_format("%s/checkpoint", run);
-    for (int i = 0; args[i]; i++) argv[i + 1] = (char *)args[i];
-    extern char **environ;
-    pid_t pid, ended = 0;
-    int state;
-    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
-    while (!ended && !files_has(folder, checkpoint)) {
-        usleep(500);
-        ended = waitpid(pid, &state, WNOHANG);
-    }
-    kill(pid, SIGKILL);
-    while (!ended && waitpid(pid, &state, 0) < 0) {}
+    char *checkpoint = mem_format("%s/%s/checkpoint", folder, run);
+    process_kill_at(PROGRAM, checkpoint, args);
     free(checkpoint);
-    free(program);
 }
 
 static void wrong_command_lines_end_with_status_2(void **state) {
