@@ -2,6 +2,7 @@
 
 #include "core/nn/evaluate.h"
 #include "data/model_folder.h"
+#include "discquant/method.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@ struct planning {
     struct transformer *model;
     struct step *step;
     struct rounding *rounding;
-    struct optimizer *optimizer; // METHOD_DISCQUANT
+    struct optimizer *optimizer; // methods that have one
 };
 
 static int64_t bytes_of(struct view v) { return view_count(v) * dtype_bytes(v.dtype); }
@@ -62,7 +63,7 @@ static enum status network_open(struct planning *planning, const char *path) {
     TRY(rounding_new(planning->model, &grid, s->state, &planning->rounding));
     TRY(transformer_prepare(planning->model, s->optimizer.seq_len));
     TRY(step_new(planning->backend, &planning->step));
-    if (s->method == METHOD_DISCQUANT)
+    if (s->method->optimizes)
         TRY(optimizer_new(planning->rounding, planning->step, &s->optimizer, &planning->optimizer));
 done:
     return status;

@@ -10,10 +10,13 @@
 #ifndef DQ_DISCQUANT_RUN_H
 #define DQ_DISCQUANT_RUN_H
 
+#include "data/corpus.h"
+#include "data/model.h"
 #include "data/program.h"
 #include "discquant/optimizer.h"
 
-enum method { METHOD_RTN, METHOD_DISCQUANT };
+struct method;
+
 enum init { INIT_RANDOM, INIT_ORIGINAL };
 
 enum { CALIBRATION_FILES_MAX = 64 };
@@ -23,7 +26,7 @@ struct run_settings {
     const char *calibration[CALIBRATION_FILES_MAX];
     int n_calibration;
     const char *validation;
-    enum method method;
+    const struct method *method;
     int bits;
     int64_t group_size;
     enum init init;
@@ -35,6 +38,26 @@ struct run_settings {
     int64_t validation_samples;             // windows, from the start of the file; 0 = all
     int64_t report_every, checkpoint_every; // steps
 };
+
+// A run as its method sees it.
+struct run {
+    const struct program_common *common;
+    const struct run_settings *settings;
+    struct model *model;
+    struct rounding *rounding;
+    struct corpus *calibration; // NULL where the method does not calibrate
+    struct corpus *validation;
+    int64_t calibration_windows, validation_windows; // of settings->optimizer.seq_len tokens
+    struct run_folder *folder;
+    int64_t activation_bytes; // planned
+    double fraction_integral; // of x before the method made a rounding of it; 1 where there was none
+};
+
+// On the validation windows, against the original model: means over positions, kl_se the standard error of kl over windows.
+struct quality {
+    double kl, perplexity, perplexity_original, agreement, kl_se;
+};
+enum status run_measure(struct run *run, enum weight_form form, struct quality *out);
 
 // Refuses with STATUS_NO_MEMORY, before it reads or writes anything, what cannot fit into the device's memory.
 enum status discquant_run(const struct program_common *common, const struct run_settings *settings);

@@ -1,0 +1,180 @@
+#include "discquant/command.h"
+
+#include "discquant/method.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct run_settings settings = {
+    .method = &method_discquant,
+    .bits = 4,
+    .group_size = -1,
+    .optimizer = {.steps = 1024,
+                  .warmup = -1,
+                  .batch = 8,
+                  .seq_len = 2048,
+                  .lambda = 200,
+                  .clamp = 1,
+                  .rate = 0.1,
+                  .strength = 1,
+                  .finish_strength = 0.2},
+    .validation_samples = 64,
+    .report_every = 64,
+    .checkpoint_every = 64,
+};
+
+static double finish_share = 0.3;
+
+// What depends on the device where it is not given: indices into "fp32|bf16".
+enum { NOT_GIVEN = -1 };
+static int precision = NOT_GIVEN, state_precision = NOT_GIVEN;
+static enum { ACTIVATIONS_BY_DEVICE, ACTIVATIONS_RECOMPUTED, ACTIVATIONS_KEPT } activations;
+
+enum {
+    KEY_CALIBRATION = 0x100,
+    KEY_VALIDATION,
+    KEY_METHOD,
+    KEY_BITS,
+    KEY_GROUP_SIZE,
+    KEY_INIT,
+    KEY_STEPS,
+    KEY_WARMUP,
+    KEY_BATCH,
+    KEY_MICRO_BATCH,
+    KEY_SEQ_LEN,
+    KEY_LAMBDA,
+    KEY_CLAMP,
+    KEY_RATE,
+    KEY_DECAY,
+    KEY_RECOMPUTE,
+    KEY_SAMPLES,
+    KEY_VALIDATION_SAMPLES,
+    KEY_REPORT,
+    KEY_FINISH,
+    KEY_FINISH_STRENGTH,
+    KEY_CHECKPOINT,
+    KEY_PRECISION,
+    KEY_STATE_PRECISION,
+    KEY_KEEP,
+    KEY_PLAN,
+};
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "What is rounded and how:", 1},
+    {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
+    {"method", KEY_METHOD, "NAME", 0, "rtn (round to nearest) or discquant (default)", 1},
+    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 1},
+    {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 1},
+    {0, 0, 0, 0, "Text:", 2},
+    {"calibration", KEY_CALIBRATION, "FILE", 0, "text to optimize on; may be given more than once", 2},
+    {"validation", KEY_VALIDATION, "FILE", 0, "text to measure on", 2},
+    {"seq-len", KEY_SEQ_LEN, "T", 0, "tokens per window (default: 2048)", 2},
+    {"samples", KEY_SAMPLES, "N", 0, "calibration windows to use (default: all that the files hold)", 2},
+    {"validation-samples", KEY_VALIDATION_SAMPLES, "N", 0, "validation windows to use, 0 = all (default: 64)", 2},
+    {0, 0, 0, 0, "Optimizer of the method discquant:", 3},
+    {"steps", KEY_STEPS, "N", 0, "optimizer steps (default: 1024)", 3},
+    {"batch-size", KEY_BATCH, "B", 0, "windows per step (default: 8)", 3},
+    {"micro-batch", KEY_MICRO_BATCH, "B", 0, "windows per pass, to save memory (default: the batch size)", 3},
+    {"lambda", KEY_LAMBDA, "L", 0, "weight of the KL divergence, in units of 1/grid step squared (default: 200)", 3},
+    {"clamp", KEY_CLAMP, "C", 0, "limit of each entry of the KL gradient, 0 = none (default: 1)", 3},
+    {"lr", KEY_RATE, "R", 0, "learning rate after warmup; cosine to 0 (default: 0.1)", 3},
+    {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: an eighth of the steps)", 3},
+    {"weight-decay", KEY_DECAY, "D", 0, "of AdamW on x (default: 0)", 3},
+    {"finish-from", KEY_FINISH, "F", 0,
+     "share of the steps after which the rounded network itself is optimized, gradients straight through; 1 = never, "
+     "as in the paper (default: 0.3)",
+     3},
+    {"finish-strength", KEY_FINISH_STRENGTH, "S", 0,
+     "strength of the linear term from then on; before it is 1 (default: 0.2)", 3},
+    {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
+    {"recompute", KEY_RECOMPUTE, 0, 0,
+     "recompute layers on the way back instead of keeping their activations (default on cuda)", 3},
+    {"keep-activations", KEY_KEEP, 0, 0, "keep them (default on cpu)", 3},
+    {0, 0, 0, 0, "Memory:", 5},
+    {"precision", KEY_PRECISION, "fp32|bf16", 0, "of weights and activations (default: fp32 on cpu, bf16 on cuda)", 5},
+    {"state-precision", KEY_STATE_PRECISION, "fp32|bf16", 0,
+     "of x and the moments of AdamW; bf16 is rounded stochastically (default: as --precision)", 5},
+    {"plan", KEY_PLAN, 0, 0,
+     "print how much memory the run takes, and exit; needs no device, no text, and of the model only config.json", 5},
+    {0, 0, 0, 0, "Reports:", 4},
+    {"report-every", KEY_REPORT, "N", 0,
+     "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 4},
+    {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps between states that --resume can go on from (default: 64)", 4},
+    {0},
+};
+
+static void finish(struct run_settings *s) {
+    if (!s->model) args_fail("--model is missing");
+    s->optimizer.finish_from = (int64_t)ceil(finish_share * (double)s->optimizer.steps);
+    if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
+    if (s->plan) return;
+    if (!s->validation) args_fail("--validation is missing");
+    if (s->method->calibrates && !s->n_calibration) args_fail("--calibration is missing");
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+    struct run_settings *s = state->input;
+    struct optimizer_options *o = &s->optimizer;
+    const int64_t many = INT64_C(1) << 40;
+    switch (key) {
+    case 'm': s->model = arg; return 0;
+    case KEY_METHOD: s->method = methods[args_choice("--method", arg, method_names)]; return 0;
+    case KEY_BITS: s->bits = (int)args_integer("--bits", arg, 2, 8); return 0;
+    case KEY_GROUP_SIZE:
+        s->group_size = args_integer("--group-size", arg, -1, many);
+        if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        return 0;
+    case KEY_CALIBRATION:
+        if (s->n_calibration == CALIBRATION_FILES_MAX)
+            args_fail("--calibration: at most %d files", CALIBRATION_FILES_MAX);
+        s->calibration[s->n_calibration++] = arg;
+        return 0;
+    case KEY_VALIDATION: s->validation = arg; return 0;
+    case KEY_SEQ_LEN: o->seq_len = args_integer("--seq-len", arg, 2, 1 << 24); return 0;
+    case KEY_SAMPLES: s->samples = args_integer("--samples", arg, 1, many); return 0;
+    case KEY_VALIDATION_SAMPLES: s->validation_samples = args_integer("--validation-samples", arg, 0, many); return 0;
+    case KEY_STEPS: o->steps = args_integer("--steps", arg, 1, many); return 0;
+    case KEY_BATCH: o->batch = args_integer("--batch-size", arg, 1, 1 << 20); return 0;
+    case KEY_MICRO_BATCH: o->micro_batch = args_integer("--micro-batch", arg, 1, 1 << 20); return 0;
+    case KEY_LAMBDA: o->lambda = args_number("--lambda", arg, 0, 1e12); return 0;
+    case KEY_CLAMP: o->clamp = args_number("--clamp", arg, 0, 1e12); return 0;
+    case KEY_RATE: o->rate = args_number("--lr", arg, 0, 1e6); return 0;
+    case KEY_WARMUP: o->warmup = args_integer("--warmup", arg, 0, many); return 0;
+    case KEY_DECAY: o->decay = args_number("--weight-decay", arg, 0, 1e6); return 0;
+    case KEY_FINISH: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
+    case KEY_FINISH_STRENGTH: o->finish_strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
+    case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
+    case KEY_RECOMPUTE: activations = ACTIVATIONS_RECOMPUTED; return 0;
+    case KEY_KEEP: activations = ACTIVATIONS_KEPT; return 0;
+    case KEY_PRECISION: precision = args_choice("--precision", arg, "fp32|bf16"); return 0;
+    case KEY_STATE_PRECISION: state_precision = args_choice("--state-precision", arg, "fp32|bf16"); return 0;
+    case KEY_PLAN: s->plan = true; return 0;
+    case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;
+    case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;
+    case ARGP_KEY_END: finish(s); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status run(const struct program_common *common, void *input) {
+    struct run_settings *s = input;
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
+    bool on_cpu = strcmp(common->device, "cpu") == 0;
+    if (!s->plan && !common->out) args_fail("--out is missing");
+    s->precision = dtypes[precision == NOT_GIVEN ? !on_cpu : precision];
+    s->state = state_precision == NOT_GIVEN ? s->precision : dtypes[state_precision];
+    s->optimizer.recompute = activations == ACTIVATIONS_BY_DEVICE ? !on_cpu : activations == ACTIVATIONS_RECOMPUTED;
+    return discquant_run(common, s);
+}
+
+const struct command discquant_command = {
+    .name = "discquant",
+    .doc = "Rounds the weights of a transformer to a quantization grid so that its outputs stay put.\v"
+           "The rounded model is saved as a Hugging Face folder in OUT/model, the summary in OUT/result.json.",
+    .options = options,
+    .parse = parse,
+    .common = COMMON_SEED | COMMON_THREADS | COMMON_DEVICE | COMMON_OUT | COMMON_RESUME,
+    .without_device = &settings.plan,
+    .run = run,
+    .settings = &settings,
+};

@@ -1,0 +1,206 @@
+// The method `discquant`: the optimizer of discquant/optimizer.h over batches of calibration windows, with reports and states.
+#include "discquant/batches.h"
+#include "discquant/method.h"
+
+#include "core/base/clock.h"
+#include "core/base/mem.h"
+#include "core/base/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct optimization {
+    struct run *run;
+    struct optimizer *optimizer;
+    struct batches *batches;
+    double kl_sum; // of the steps since the last report
+    int64_t kl_steps;
+    struct relaxed {
+        double kl_x, kl_rounded, integral; // validation, when x is done: before the first step on the rounded network
+    } relaxed;
+    int64_t steps_here; // taken by this process, and the time inside them
+    double seconds_here;
+};
+
+static enum status report(struct optimization *self) {
+    enum status status = STATUS_OK;
+    struct optimizer *optimizer = self->optimizer;
+    struct quality at_x, rounded;
+    double integral = 0;
+    struct record *line = record_new();
+    TRY(run_measure(self->run, WEIGHT_INTERPOLATED, &at_x));
+    TRY(run_measure(self->run, WEIGHT_ROUNDED, &rounded));
+    TRY(rounding_fraction_integral(self->run->rounding, &integral));
+    record_integer(line, "step", optimizer->done);
+    record_number(line, "learning_rate", optimizer_rate(&optimizer->options, optimizer->done));
+    record_number(line, "kl_calibration", self->kl_steps ? self->kl_sum / (double)self->kl_steps : NAN);
+    record_number(line, "kl_x", at_x.kl);
+    record_number(line, "kl_rounded", rounded.kl);
+    record_number(line, "perplexity_rounded", rounded.perplexity);
+    record_number(line, "fraction_integral", integral);
+    record_number(line, "seconds", run_folder_seconds(self->run->folder));
+    TRY(run_folder_log(self->run->folder, line));
+    progress_say("step %lld: validation KL of x %.4f, rounded %.4f, %.1f %% integral", (long long)optimizer->done,
+                 at_x.kl, rounded.kl, 100 * integral);
+    self->kl_sum = 0;
+    self->kl_steps = 0;
+    if (optimizer->done == optimizer->options.finish_from)
+        self->relaxed = (struct relaxed){.kl_x = at_x.kl, .kl_rounded = rounded.kl, .integral = integral};
+done:
+    record_free(line);
+    return status;
+}
+
+// ---- state of an interrupted run ----
+
+// Calls visit for x and the moments of every rounded matrix.
+static enum status each_array(struct optimization *self, struct checkpoint *state,
+                              enum status (*visit)(struct optimization *self, struct checkpoint *state,
+                                                   const char *name, struct view view)) {
+    enum status status = STATUS_OK;
+    struct transformer *model = self->run->model->transformer;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        const struct weight *w = &model->weights[i];
+        if (!w->grid) continue;
+        const struct view views[3] = {w->x, self->optimizer->m[i], self->optimizer->v[i]};
+        for (int k = 0; k < 3; k++) {
+            char name[32];
+            snprintf(name, sizeof name, "%c.%lld", "xmv"[k], (long long)w -> index);
+            TRY(visit(self, state, name, views[k]));
+        }
+    }
+done:
+    return status;
+}
+
+static enum status save_array(struct optimization *self, struct checkpoint *state, const char *name, struct view view) {
+    return checkpoint_add_view(state, name, self->run->model->transformer->backend, view);
+}
+
+static enum status load_array(struct optimization *self, struct checkpoint *state, const char *name, struct view view) {
+    return checkpoint_view(state, name, self->run->model->transformer->backend, view);
+}
+
+static enum status save_state(struct optimization *self) {
+    enum status status = STATUS_OK;
+    struct checkpoint *state = checkpoint_new();
+    checkpoint_add_integer(state, "step", self->optimizer->done);
+    checkpoint_add_number(state, "kl_sum", self->kl_sum);
+    checkpoint_add_integer(state, "kl_steps", self->kl_steps);
+    checkpoint_add_doubles(state, "relaxed", &self->relaxed.kl_x, 3);
+    TRY(each_array(self, state, save_array));
+    TRY(run_folder_checkpoint_save(self->run->folder, state));
+done:
+    checkpoint_free(state);
+    return status;
+}
+
+static enum status load_state(struct optimization *self) {
+    enum status status = STATUS_OK;
+    struct checkpoint *state = NULL;
+    TRY(run_folder_checkpoint_load(self->run->folder, &state));
+    if (!state) goto done;
+    TRY(checkpoint_integer(state, "step", 0, self->run->settings->optimizer.steps, &self->optimizer->done));
+    TRY(checkpoint_number(state, "kl_sum", &self->kl_sum));
+    TRY(checkpoint_integer(state, "kl_steps", 0, INT64_MAX, &self->kl_steps));
+    TRY(checkpoint_doubles(state, "relaxed", &self->relaxed.kl_x, 3));
+    TRY(each_array(self, state, load_array));
+done:
+    checkpoint_free(state);
+    return status;
+}
+
+// ---- the method ----
+
+static void describe(const struct run_settings *s, struct record *record) {
+    const struct optimizer_options *o = &s->optimizer;
+    if (s->state != DTYPE_F32) record_string(record, "state_precision", "bf16");
+    record_string(record, "init", s->init == INIT_RANDOM ? "random" : "original");
+    record_integer(record, "steps", o->steps);
+    record_integer(record, "warmup", o->warmup);
+    record_integer(record, "batch_size", o->batch);
+    record_integer(record, "micro_batch", o->micro_batch);
+    record_number(record, "lambda", o->lambda);
+    record_number(record, "clamp", o->clamp);
+    record_number(record, "lr", o->rate);
+    record_number(record, "weight_decay", o->decay);
+    record_integer(record, "finish_from", o->finish_from);
+    record_number(record, "finish_strength", o->finish_strength);
+    record_integer(record, "report_every", s->report_every);
+}
+
+static enum status start(struct optimization *self) {
+    enum status status = STATUS_OK;
+    struct run *run = self->run;
+    const struct run_settings *s = run->settings;
+    struct optimizer_options options = s->optimizer;
+    options.seed = run->common->seed;
+    if (s->init == INIT_RANDOM) TRY(rounding_random(run->rounding, run->common->seed));
+    TRY(optimizer_new(run->rounding, run->model->step, &options, &self->optimizer));
+    TRY(batches_new(&(struct batches_options){.corpus = run->calibration,
+                                              .windows = run->calibration_windows,
+                                              .seq_len = options.seq_len,
+                                              .batch = options.batch,
+                                              .seed = options.seed},
+                    &self->batches));
+    TRY(load_state(self));
+    if (self->optimizer->done == 0 && options.finish_from == 0) TRY(report(self));
+done:
+    return status;
+}
+
+static enum status take_step(struct optimization *self, double *kl) {
+    double begin = clock_seconds();
+    enum status status = optimizer_step(self->optimizer, batches_load(self->batches, self->optimizer->done), kl);
+    if (status != STATUS_OK) return status;
+    self->seconds_here += clock_seconds() - begin;
+    self->steps_here++;
+    self->kl_sum += *kl;
+    self->kl_steps++;
+    return STATUS_OK;
+}
+
+static enum status optimize(struct optimization *self) {
+    enum status status = STATUS_OK;
+    const struct run_settings *s = self->run->settings;
+    const int64_t steps = s->optimizer.steps;
+    struct progress *progress = progress_new("rounding", "step", steps, self->optimizer->done);
+    while (self->optimizer->done < steps) {
+        double kl = 0;
+        TRY(take_step(self, &kl));
+        int64_t done = self->optimizer->done;
+        progress_update(progress, done, "KL %.4f", kl);
+        if ((s->report_every && done % s->report_every == 0) || done == s->optimizer.finish_from) TRY(report(self));
+        if (done % s->checkpoint_every == 0 && done < steps) TRY(save_state(self));
+    }
+done:
+    progress_free(progress);
+    return status;
+}
+
+static void summarize(const struct optimization *self) {
+    const struct optimizer_options *o = &self->run->settings->optimizer;
+    struct record *result = run_folder_result(self->run->folder);
+    record_number(result, "kl_x", self->relaxed.kl_x);
+    record_number(result, "kl_x_rounded", self->relaxed.kl_rounded);
+    self->run->fraction_integral = self->relaxed.integral;
+    if (self->steps_here)
+        record_number(result, "tokens_per_second",
+                      (double)(self->steps_here * o->batch * o->seq_len) / self->seconds_here);
+    record_integer(result, "planned_bytes", optimizer_planned_bytes(self->optimizer));
+}
+
+static enum status work(struct run *run) {
+    enum status status = STATUS_OK;
+    struct optimization self = {.run = run, .relaxed = {NAN, NAN, NAN}};
+    TRY(start(&self));
+    TRY(optimize(&self));
+    summarize(&self);
+done:
+    batches_free(self.batches);
+    optimizer_free(self.optimizer);
+    return status;
+}
+
+const struct method method_discquant = {
+    .name = "discquant", .calibrates = true, .optimizes = true, .describe = describe, .work = work};
