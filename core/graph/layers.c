@@ -76,12 +76,17 @@ static enum status product(struct step *step, struct view x, struct view w, stru
             .op = OP_matmul, .accumulate = accumulate, .in = {x, w}, .out = {y}, .params.matmul.transpose_b = true});
 }
 
+enum status linear_tap(struct step *step, struct value *x, const struct weight *weight) {
+    return weight->tap ? weight->tap->take(weight->tap, step, weight, x->data) : STATUS_OK;
+}
+
 // y (+)= x W^T and yd (+)= xd W^T + x Wd^T.
 static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
                                   struct view yd, bool accumulate) {
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view w;
+    TRY(linear_tap(step, x, weight));
     TRY(weight_value(step, weight, &w));
     TRY(product(step, x->data, w, y, accumulate));
     if (yd.rows) {

@@ -18,6 +18,9 @@ enum status record_rmsnorm(struct step *step, struct value *x, struct weight *ga
 // columns belong to other layers.
 enum status record_linear(struct step *step, struct value *x, struct weight *weight, struct value *y, int64_t column);
 
+// Shows x to the weight's tap as record_linear does, without the product.
+enum status linear_tap(struct step *step, struct value *x, const struct weight *weight);
+
 // y = residual + x W^T. Where no gradient needs it the residual's memory becomes y's.
 enum status record_linear_residual(struct step *step, struct value *x, struct weight *weight, struct value *residual,
                                    struct value **y);

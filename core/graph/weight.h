@@ -18,6 +18,7 @@
 enum weight_form { WEIGHT_STORED, WEIGHT_INTERPOLATED, WEIGHT_ROUNDED, WEIGHT_STRAIGHT };
 
 struct grad_sink;
+struct input_tap;
 
 struct weight {
     char *name;            // of the tensor in the checkpoint
@@ -35,6 +36,13 @@ struct weight {
     struct view
         direction; // [rows, cols] tangent of the value in forward mode, matrices in the step's dtype; empty = zero
     struct grad_sink *sink; // receives the gradient of the value; NULL = nobody asks for it
+    struct input_tap *tap;  // sees what the value is multiplied by; NULL = nobody asks for it
+};
+
+// Sees the input x [N, in] of a weight's product in the forward pass, in the step's dtype and as it is multiplied. It must have
+// used the view when it returns, and leaves x as it is. Layers that are recomputed on the way back call it again.
+struct input_tap {
+    enum status (*take)(struct input_tap *tap, struct step *step, const struct weight *weight, struct view x);
 };
 
 // The value in the step's dtype, as a view that lives until the current mark is released (stored in that dtype: for ever).

@@ -252,20 +252,44 @@ static enum status attend(struct step *step, const struct layer_run *run, struct
     return record_attention(step, qkv, params, o);
 }
 
-static enum status layer_forward(struct step *step, void *context, struct value *in, struct value **out) {
+static enum status part_enter(struct step *step, const struct layer_run *run, enum layer_part part, struct value *in,
+                              struct value **h) {
+    const struct layer *layer = run->layer;
+    struct weight *norm = part == LAYER_ATTENTION ? layer->attention_norm : layer->mlp_norm;
+    return record_rmsnorm(step, in, norm, run->model->config.rms_eps, h);
+}
+
+static enum status part_inner(struct step *step, const struct layer_run *run, enum layer_part part, struct value *in,
+                              struct value **inner) {
     enum status status = STATUS_OK;
-    const struct layer_run *run = context;
     const struct layer *layer = run->layer;
     const struct transformer_config *c = &run->model->config;
-    struct value *h, *qkv, *o, *middle, *gate_up, *s;
-    TRY(record_rmsnorm(step, in, layer->attention_norm, c->rms_eps, &h));
-    TRY(project(step, h, layer->qkv, 3, (c->heads + 2 * c->kv_heads) * c->head_dim, &qkv));
-    TRY(attend(step, run, qkv, &o));
-    TRY(record_linear_residual(step, o, layer->o, in, &middle));
-    TRY(record_rmsnorm(step, middle, layer->mlp_norm, c->rms_eps, &h));
-    TRY(project(step, h, layer->gate_up, 2, 2 * c->intermediate, &gate_up));
-    TRY(record_swiglu(step, gate_up, &s));
-    TRY(record_linear_residual(step, s, layer->down, middle, out));
+    struct value *h, *wide;
+    TRY(part_enter(step, run, part, in, &h));
+    if (part == LAYER_ATTENTION) {
+        TRY(project(step, h, layer->qkv, 3, (c->heads + 2 * c->kv_heads) * c->head_dim, &wide));
+        TRY(attend(step, run, wide, inner));
+    } else {
+        TRY(project(step, h, layer->gate_up, 2, 2 * c->intermediate, &wide));
+        TRY(record_swiglu(step, wide, inner));
+    }
+done:
+    return status;
+}
+
+static enum status part_leave(struct step *step, const struct layer_run *run, enum layer_part part, struct value *inner,
+                              struct value *in, struct value **out) {
+    struct weight *last = part == LAYER_ATTENTION ? run->layer->o : run->layer->down;
+    return record_linear_residual(step, inner, last, in, out);
+}
+
+static enum status layer_forward(struct step *step, void *context, struct value *in, struct value **out) {
+    enum status status = STATUS_OK;
+    struct value *inner, *middle;
+    TRY(part_inner(step, context, LAYER_ATTENTION, in, &inner));
+    TRY(part_leave(step, context, LAYER_ATTENTION, inner, in, &middle));
+    TRY(part_inner(step, context, LAYER_MLP, middle, &inner));
+    TRY(part_leave(step, context, LAYER_MLP, inner, middle, out));
 done:
     return status;
 }
@@ -304,6 +328,46 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
     if (status != STATUS_OK) return status;
     return forward(model, step, tokens, NULL, rope_table(model, seq_len), hidden);
 }
+
+// ---- layer by layer ----
+
+static struct layer_run whole_sequences(struct transformer *model, const struct step *step, int64_t l) {
+    struct rope_table *rope = rope_table(model, step_options(step)->seq_len);
+    REQUIRE(rope->cos.rows >= step_options(step)->seq_len, "transformer_prepare comes before single layers");
+    return (struct layer_run){.model = model, .layer = &model->layers[l], .rope = rope, .index = l};
+}
+
+enum status transformer_part_tap(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                 struct value *x) {
+    enum status status = STATUS_OK;
+    struct layer_run run = whole_sequences(model, step, l);
+    struct weight *const *weights = part == LAYER_ATTENTION ? run.layer->qkv : run.layer->gate_up;
+    struct value *h;
+    TRY(part_enter(step, &run, part, x, &h));
+    for (int i = 0; i < (part == LAYER_ATTENTION ? 3 : 2) && weights[i]; i++) TRY(linear_tap(step, h, weights[i]));
+done:
+    return status;
+}
+
+enum status transformer_part_inner(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                   struct value *x, struct value **inner) {
+    struct layer_run run = whole_sequences(model, step, l);
+    return part_inner(step, &run, part, x, inner);
+}
+
+enum status transformer_part_leave(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                   struct value *inner, struct value *x, struct value **y) {
+    struct layer_run run = whole_sequences(model, step, l);
+    return part_leave(step, &run, part, inner, x, y);
+}
+
+enum status transformer_layer(struct transformer *model, struct step *step, int64_t l, struct value *x,
+                              struct value **y) {
+    struct layer_run run = whole_sequences(model, step, l);
+    return layer_forward(step, &run, x, y);
+}
+
+// ---- generation ----
 
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden) {

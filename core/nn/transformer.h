@@ -71,6 +71,20 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
 enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
                                struct value **hidden);
 
+// Layer by layer, as transformer_forward goes through them, for whole sequences whose positions are prepared. Layer l has two
+// parts, each x [N, C] to x + inner W^T: W is o, inner [N, H d] what the heads give; or W is down, inner [N, I] is silu(gate) up.
+enum layer_part { LAYER_ATTENTION, LAYER_MLP };
+// Shows the input of the part's first matrices (q, k, v; gate, up) to their taps, without a product.
+enum status transformer_part_tap(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                 struct value *x);
+enum status transformer_part_inner(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                   struct value *x, struct value **inner);
+// Without gradients the memory of x becomes y's.
+enum status transformer_part_leave(struct transformer *model, struct step *step, int64_t l, enum layer_part part,
+                                   struct value *inner, struct value *x, struct value **y);
+enum status transformer_layer(struct transformer *model, struct step *step, int64_t l, struct value *x,
+                              struct value **y);
+
 // Bytes of step memory that transformer_loss takes for logits, where nothing asks for gradients of the head.
 int64_t transformer_logits_bytes(const struct transformer *model, enum dtype dtype, int64_t rows);
 
