@@ -1,0 +1,109 @@
+#include "bench/eval.h"
+
+#include "bench/choice.h"
+#include "bench/exact_match.h"
+#include "bench/perplexity.h"
+
+enum { EVAL_PERPLEXITY, EVAL_CHOICE, EVAL_EXACT_MATCH };
+
+enum { KEY_ITEMS = 0x100, KEY_TOKENS };
+
+static struct eval_settings {
+    int task;
+    struct perplexity_settings perplexity;
+    struct task_settings items;
+    const char *only_perplexity, *only_items, *only_exact_match; // an option given that only such a task has
+} eval;
+
+static const struct argp_option eval_options[] = {
+    {"model", 'm', "DIR", 0, "Hugging Face model folder", 0},
+    {"task", 't', "NAME", 0, "perplexity (default), multiple-choice or exact-match", 0},
+    {"data", 'd', "FILE", 0, "text to measure on; for the other tasks their items, one JSON object per line", 0},
+    {0, 0, 0, 0, "Perplexity:", 1},
+    {"reference", 'r', "DIR", 0,
+     "second model: KL(reference || model) and share of positions with the same most likely token", 1},
+    {"seq-len", 'T', "T", 0, "tokens per window (default: the model's positions)", 1},
+    {"windows", 'n', "N", 0, "windows to use, from the start of the file; 0 = all (default)", 1},
+    {"batch-size", 'b', "B", 0, "windows per pass; changes the result by rounding only", 1},
+    {0, 0, 0, 0, "Multiple choice and exact match:", 2},
+    {"items", KEY_ITEMS, "N", 0, "items to use, from the start of the file; 0 = all (default)", 2},
+    {"tokens", KEY_TOKENS, "N", 0, "exact match: most tokens of an answer (default: 32)", 2},
+    {0},
+};
+
+static void eval_end(struct eval_settings *s) {
+    if (!s->perplexity.model) args_fail("--model is missing");
+    if (!s->perplexity.data) args_fail("--data is missing");
+    if (s->task != EVAL_PERPLEXITY && s->only_perplexity)
+        args_fail("%s: only --task perplexity has it", s->only_perplexity);
+    if (s->task == EVAL_PERPLEXITY && s->only_items) args_fail("%s: --task perplexity has none", s->only_items);
+    if (s->task != EVAL_EXACT_MATCH && s->only_exact_match)
+        args_fail("%s: only --task exact-match has it", s->only_exact_match);
+    s->items.model = s->perplexity.model;
+    s->items.data = s->perplexity.data;
+    if (!s->items.tokens) s->items.tokens = 32;
+}
+
+static error_t eval_parse(int key, char *arg, struct argp_state *state) {
+    struct eval_settings *s = state->input;
+    struct perplexity_settings *p = &s->perplexity;
+    switch (key) {
+    case 'm': p->model = arg; return 0;
+    case 't': s->task = args_choice("--task", arg, "perplexity|multiple-choice|exact-match"); return 0;
+    case 'd': p->data = arg; return 0;
+    case 'r':
+        p->reference = arg;
+        s->only_perplexity = "--reference";
+        return 0;
+    case 'T':
+        p->seq_len = args_integer("--seq-len", arg, 2, 1 << 24);
+        s->only_perplexity = "--seq-len";
+        return 0;
+    case 'n':
+        p->windows = args_integer("--windows", arg, 0, INT64_C(1) << 40);
+        s->only_perplexity = "--windows";
+        return 0;
+    case 'b':
+        p->batch = args_integer("--batch-size", arg, 1, 1 << 20);
+        s->only_perplexity = "--batch-size";
+        return 0;
+    case KEY_ITEMS:
+        s->items.items = args_integer("--items", arg, 0, INT64_C(1) << 40);
+        s->only_items = "--items";
+        return 0;
+    case KEY_TOKENS:
+        s->items.tokens = args_integer("--tokens", arg, 1, 1 << 24);
+        s->only_exact_match = "--tokens";
+        return 0;
+    case ARGP_KEY_END: eval_end(s); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum status eval_run(const struct program_common *common, void *input) {
+    const struct eval_settings *s = input;
+    switch (s->task) {
+    case EVAL_CHOICE: return choice_run(common, &s->items);
+    case EVAL_EXACT_MATCH: return exact_match_run(common, &s->items);
+    default: return perplexity_run(common, &s->perplexity);
+    }
+}
+
+const struct command eval_command = {
+    .name = "eval",
+    .doc = "Perplexity of a model on a text, its distance to a second model, and its answers to questions.\v"
+           "The text is tokenized once (BOS at its start only) and cut into consecutive windows, the tail "
+           "dropped. Each "
+           "window's loss is the mean of its T - 1 predictions; perplexity is exp of the mean over windows.\n"
+           "Multiple choice: {\"query\", \"choices\", \"gold\", \"kind\"}; the choice with the largest sum of "
+           "log-probabilities of its tokens after the query (accuracy), the same per character (accuracy_norm).\n"
+           "Exact match: {\"prompt\", \"answer\", \"kind\"}; the most likely continuation up to a newline, without "
+           "white "
+           "space around it, is the answer. With \"kind\" also accuracy_KIND. `discquant-data corpus --task` writes "
+           "such items.",
+    .options = eval_options,
+    .parse = eval_parse,
+    .common = COMMON_THREADS | COMMON_DEVICE | COMMON_OUT,
+    .run = eval_run,
+    .settings = &eval,
+};
