@@ -80,12 +80,37 @@ enum status linear_tap(struct step *step, struct value *x, const struct weight *
     return weight->tap ? weight->tap->take(weight->tap, step, weight, x->data) : STATUS_OK;
 }
 
-// y (+)= x W^T and yd (+)= xd W^T + x Wd^T.
+// y += u B^T with u = x A^T [N, r], which the way back needs; yd += ud B^T + u Bd^T, ud = xd A^T + x Ad^T.
+static enum status adapter_forward(struct step *step, struct value *x, struct weight *const adapter[2], struct view y,
+                                   struct view yd, struct view *u) {
+    enum status status = STATUS_OK;
+    const struct weight *a = adapter[0], *b = adapter[1];
+    struct view a_value, b_value, ud;
+    TRY(step_take(step, x->data.dtype, x->data.rows, a->rows, u));
+    struct step_mark mark = step_mark(step);
+    TRY(weight_value(step, a, &a_value));
+    TRY(weight_value(step, b, &b_value));
+    TRY(product(step, x->data, a_value, *u, false));
+    TRY(product(step, *u, b_value, y, true));
+    if (yd.rows && (x->has_tangent || has_direction(a))) {
+        TRY(step_take(step, x->data.dtype, x->data.rows, a->rows, &ud));
+        if (x->has_tangent) TRY(product(step, x->tangent, a_value, ud, false));
+        if (has_direction(a)) TRY(product(step, x->data, a->direction, ud, x->has_tangent));
+        TRY(product(step, ud, b_value, yd, true));
+    }
+    if (yd.rows && has_direction(b)) TRY(product(step, *u, b->direction, yd, true));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+// y (+)= x W^T and yd (+)= xd W^T + x Wd^T, then the adapter's part.
 static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
-                                  struct view yd, bool accumulate) {
+                                  struct view yd, bool accumulate, struct view *u) {
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view w;
+    *u = (struct view){0};
     TRY(linear_tap(step, x, weight));
     TRY(weight_value(step, weight, &w));
     TRY(product(step, x->data, w, y, accumulate));
@@ -97,11 +122,35 @@ static enum status linear_forward(struct step *step, struct value *x, struct wei
         if (has_direction(weight)) TRY(product(step, x->data, weight->direction, yd, true));
     }
     step_release(step, mark);
+    if (weight_adapter(weight)) TRY(adapter_forward(step, x, weight->adapter, y, yd, u));
+    if (!step_options(step)->gradient) step_release(step, mark);
 done:
     return status;
 }
 
-static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy) {
+// du = dy B; dx += du A; then the sinks get the factors (dy, u) of B's gradient and (du, x) of A's.
+static enum status adapter_reverse(struct step *step, struct value *x, struct weight *const adapter[2], struct view dy,
+                                   struct view u) {
+    enum status status = STATUS_OK;
+    struct weight *a = adapter[0], *b = adapter[1];
+    struct step_mark mark = step_mark(step);
+    struct view value, du;
+    TRY(step_take(step, u.dtype, u.rows, u.cols, &du));
+    TRY(weight_value(step, b, &value));
+    TRY(run(step, (struct op_call){.op = OP_matmul, .in = {dy, value}, .out = {du}}));
+    if (x->needs_grad) {
+        TRY(weight_value(step, a, &value));
+        TRY(run(step, (struct op_call){.op = OP_matmul, .accumulate = true, .in = {du, value}, .out = {x->grad}}));
+    }
+    if (weight_asks(b)) TRY(b->sink->product(b->sink, step, b, dy, u, 0));
+    if (weight_asks(a)) TRY(a->sink->product(a->sink, step, a, du, x->data, 0));
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy,
+                                       struct view u) {
     enum status status = STATUS_OK;
     if (x->needs_grad) {
         struct view dx, w;
@@ -112,6 +161,7 @@ static enum status linear_reverse_part(struct step *step, struct value *x, struc
         TRY(run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {dy, w}, .out = {dx}}));
         step_release(step, mark);
     }
+    if (weight_adapter(weight)) TRY(adapter_reverse(step, x, weight->adapter, dy, u));
     // Last, for the sink may change the weight.
     if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
 done:
@@ -120,27 +170,29 @@ done:
 
 static enum status linear_reverse(struct step *step, struct node *node) {
     struct view dy = view_cols(node->out->grad, node->column, node->weight->rows);
-    return linear_reverse_part(step, node->in[0], node->weight, dy);
+    return linear_reverse_part(step, node->in[0], node->weight, dy, node->saved[0]);
 }
 
 enum status record_linear(struct step *step, struct value *x, struct weight *weight, struct value *y, int64_t column) {
     enum status status = STATUS_OK;
-    struct view part = view_cols(y->data, column, weight->rows), tangent = {0};
-    if (x->has_tangent || has_direction(weight)) {
+    struct view part = view_cols(y->data, column, weight->rows), tangent = {0}, u;
+    if (x->has_tangent || weight_has_direction(weight)) {
         REQUIRE(column == 0 || y->has_tangent, "the first columns decide whether the value has a tangent");
         TRY(step_tangent(step, y));
     }
     if (y->has_tangent) tangent = view_cols(y->tangent, column, weight->rows);
-    TRY(linear_forward(step, x, weight, part, tangent, false));
-    if (x->needs_grad || weight_asks(weight))
-        step_append(step,
-                    (struct node){.reverse = linear_reverse, .in = {x}, .out = y, .weight = weight, .column = column});
+    TRY(linear_forward(step, x, weight, part, tangent, false, &u));
+    if (x->needs_grad || weight_needs_grad(weight))
+        step_append(
+            step,
+            (struct node){
+                .reverse = linear_reverse, .in = {x}, .out = y, .weight = weight, .saved = {u}, .column = column});
 done:
     return status;
 }
 
 static enum status linear_residual_reverse(struct step *step, struct node *node) {
-    enum status status = linear_reverse_part(step, node->in[0], node->weight, node->out->grad);
+    enum status status = linear_reverse_part(step, node->in[0], node->weight, node->out->grad, node->saved[0]);
     if (status == STATUS_OK) status = step_grad_pass(step, node->out, node->in[1]);
     return status;
 }
@@ -166,18 +218,22 @@ enum status record_linear_residual(struct step *step, struct value *x, struct we
                                    struct value **out) {
     enum status status = STATUS_OK;
     struct value *y = NULL;
-    bool needs_grad = x->needs_grad || residual->needs_grad || weight_asks(weight);
+    struct view u;
+    bool needs_grad = x->needs_grad || residual->needs_grad || weight_needs_grad(weight);
     if (step_may_overwrite(step))
         y = step_input(step, residual->data);
     else {
         TRY(step_value(step, residual->data.rows, residual->data.cols, needs_grad, &y));
         TRY(run(step, (struct op_call){.op = OP_copy, .in = {residual->data}, .out = {y->data}}));
     }
-    if (x->has_tangent || residual->has_tangent || has_direction(weight)) TRY(residual_tangent(step, residual, y));
-    TRY(linear_forward(step, x, weight, y->data, y->tangent, true));
+    if (x->has_tangent || residual->has_tangent || weight_has_direction(weight))
+        TRY(residual_tangent(step, residual, y));
+    TRY(linear_forward(step, x, weight, y->data, y->tangent, true, &u));
     if (y->needs_grad)
-        step_append(step,
-                    (struct node){.reverse = linear_residual_reverse, .in = {x, residual}, .out = y, .weight = weight});
+        step_append(
+            step,
+            (struct node){
+                .reverse = linear_residual_reverse, .in = {x, residual}, .out = y, .weight = weight, .saved = {u}});
     *out = y;
 done:
     return status;

@@ -11,6 +11,22 @@ static enum op weight_op(enum weight_form form) {
     return OP_COUNT;
 }
 
+struct weight *const *weight_adapter(const struct weight *weight) {
+    bool is_original = weight->grid && weight->form == WEIGHT_STORED;
+    return weight->adapter[0] && !is_original ? weight->adapter : NULL;
+}
+
+bool weight_needs_grad(const struct weight *weight) {
+    struct weight *const *adapter = weight_adapter(weight);
+    return weight->sink || (adapter && (adapter[0]->sink || adapter[1]->sink));
+}
+
+bool weight_has_direction(const struct weight *weight) {
+    struct weight *const *adapter = weight_adapter(weight);
+    return weight->direction.rows > 0 ||
+           (adapter && (adapter[0]->direction.rows > 0 || adapter[1]->direction.rows > 0));
+}
+
 enum status weight_value(struct step *step, const struct weight *weight, struct view *out) {
     enum dtype dtype = step_options(step)->dtype;
     bool is_stored = weight->form == WEIGHT_STORED;

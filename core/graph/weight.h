@@ -9,6 +9,10 @@
 //
 // down and up are the neighbours of `stored` on the grid; `scale` belongs to it. For WEIGHT_STRAIGHT x holds latent weights
 // of the size of weights, and down, up are theirs.
+//
+// A matrix may carry a low-rank adapter {A [r, in], B [out, r]}, two weights of their own with sinks, gradients and directions like any
+// other: its layer is y = x W^T + (x A^T) B^T, and W takes no part in what the adapter learns. It belongs to the matrix in use: the
+// original of a matrix on a grid (WEIGHT_STORED) is without, so that one network is teacher and student. core/nn/lora.h makes them.
 #ifndef DQ_CORE_GRAPH_WEIGHT_H
 #define DQ_CORE_GRAPH_WEIGHT_H
 
@@ -35,8 +39,9 @@ struct weight {
         grad; // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink. Gains: F32
     struct view
         direction; // [rows, cols] tangent of the value in forward mode, matrices in the step's dtype; empty = zero
-    struct grad_sink *sink; // receives the gradient of the value; NULL = nobody asks for it
-    struct input_tap *tap;  // sees what the value is multiplied by; NULL = nobody asks for it
+    struct grad_sink *sink;    // receives the gradient of the value; NULL = nobody asks for it
+    struct input_tap *tap;     // sees what the value is multiplied by; NULL = nobody asks for it
+    struct weight *adapter[2]; // A, B, matrices in F32; borrowed; NULL = none
 };
 
 // Sees the input x [N, in] of a weight's product in the forward pass, in the step's dtype and as it is multiplied. It must have
@@ -44,6 +49,13 @@ struct weight {
 struct input_tap {
     enum status (*take)(struct input_tap *tap, struct step *step, const struct weight *weight, struct view x);
 };
+
+// {A, B} where they take part in the layer of `weight`, else NULL.
+struct weight *const *weight_adapter(const struct weight *weight);
+
+// Whether a layer must hand gradients to sinks of the weight or of its adapter; whether one of them has a direction.
+bool weight_needs_grad(const struct weight *weight);
+bool weight_has_direction(const struct weight *weight);
 
 // The value in the step's dtype, as a view that lives until the current mark is released (stored in that dtype: for ever).
 // Between uses it is made anew: a layer's value costs one pass over its weights, its products N passes.

@@ -184,7 +184,7 @@ struct layer_run {
 
 static bool asks(struct value *x, struct weight *const *weights, int n) {
     for (int i = 0; i < n; i++)
-        if (weights[i] && weights[i]->sink) return true;
+        if (weights[i] && weight_needs_grad(weights[i])) return true;
     return x->needs_grad;
 }
 
@@ -298,7 +298,7 @@ done:
 
 static bool any_direction(const struct transformer *model) {
     for (int64_t i = 0; i < model->n_weights; i++)
-        if (model->weights[i].direction.rows) return true;
+        if (weight_has_direction(&model->weights[i])) return true;
     return false;
 }
 
