@@ -1,6 +1,7 @@
 // adamw on the CPU, as torch.optim.AdamW, followed by projection onto [low, high].
 //
-// Pieces of 4096 elements over threads, one pass: the offsets of a piece of w go to 16 KiB on the stack, then one loop does the rest.
+// Pieces of 4096 elements over threads, one pass: the offsets of a piece of w, or its random numbers, go to 16 KiB on the stack, then
+// one loop does the rest. 1 - 2 y with y = 1 - u is the random pull.
 // Traffic: p, m, v read and written, g and w read: 32 bytes per parameter, 28 without w.
 #include "core/cpu/cpu.h"
 #include "core/cpu/grids.h"
@@ -10,7 +11,7 @@
 
 struct run {
     float *p, *m, *v;
-    const float *g, *y; // y: offsets of the weights, when pulled
+    const float *g, *y; // y: when pulled
     int64_t n;
 };
 
@@ -31,12 +32,17 @@ static inline __attribute__((always_inline)) void update(bool pulled, const stru
     }
 }
 
+static void random_offsets(struct rng rng, int64_t first, int64_t n, float *y) {
+    rng_uniform_fill(rng, (uint64_t)first, y, n);
+    for (int64_t i = 0; i < n; i++) y[i] = 1 - y[i];
+}
+
 enum status cpu_adamw(struct backend *backend, const struct op_call *call) {
     (void)backend;
     struct view param = call->out[0], first = call->in[1], second = call->in[2], grad = call->in[3], w = call->in[4];
     const struct adamw_params *params = &call->params.adamw;
     const struct adamw_step step = adamw_step_of(params);
-    const bool pulled = w.rows && params->strength != 0;
+    const bool pulled = (w.rows || params->random) && params->strength != 0;
     struct pieces cut = pieces_of(param, view_is_contiguous(param) && view_is_contiguous(first) &&
                                              view_is_contiguous(second) && view_is_contiguous(grad));
 #pragma omp parallel for if (cut.count > ALONE)
@@ -51,8 +57,12 @@ enum status cpu_adamw(struct backend *backend, const struct op_call *call) {
             .y = y,
             .n = at.n,
         };
+        int64_t place = at.row * param.cols + at.first;
         if (pulled) {
-            grid_middle_offsets(params->grid, w, call->in[5], at.row * param.cols + at.first, at.n, y);
+            if (params->random)
+                random_offsets(params->pull, place, at.n, y);
+            else
+                grid_middle_offsets(params->grid, w, call->in[5], place, at.n, y);
             update(true, &run, step);
         } else {
             update(false, &run, step);

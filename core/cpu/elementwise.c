@@ -1,4 +1,4 @@
-// fill, copy, row_dot, sum_squares on the CPU.
+// fill, copy, row_dot, sum_squares, output_error on the CPU.
 //
 // Elementwise ops: pieces of 4096 elements over threads. Reductions: float products, summed in double in lanes fixed at
 // compile time; one thread per row of the output. Traffic: every operand once.
@@ -74,5 +74,31 @@ enum status cpu_sum_squares(struct backend *backend, const struct op_call *call)
         }
         *view_f64(y, s) = sum;
     }
+    return STATUS_OK;
+}
+
+static double error_row(const float *y, const float *t, int64_t n, float factor, bool accumulate, float *dy) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        float d = y[i] - t[i];
+        sum += (double)d * (double)d;
+        dy[i] = (accumulate ? dy[i] : 0) + factor * d;
+    }
+    return sum;
+}
+
+enum status cpu_output_error(struct backend *backend, const struct op_call *call) {
+    (void)backend;
+    struct view y = call->in[0], t = call->in[1], squares = call->in[2], dy = call->out[0], error = call->out[1];
+    int64_t part = rows_per_part(y.cols), parts = ceil_div(y.rows, part), rows_each = y.rows / squares.rows;
+#pragma omp parallel for if (parts > ALONE)
+    for (int64_t p = 0; p < parts; p++)
+        for (int64_t i = p * part; i < min_i64(y.rows, (p + 1) * part); i++) {
+            double total = *view_f64(squares, i / rows_each), share = total > 0 ? 1 / total : 0;
+            float factor = (float)(2 * call->params.factor * share);
+            *view_f64(error, i) =
+                share * error_row(view_f32(y, i), view_f32(t, i), y.cols, factor, call->accumulate, view_f32(dy, i));
+        }
     return STATUS_OK;
 }

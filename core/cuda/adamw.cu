@@ -15,6 +15,8 @@ struct update {
     struct rng rng;
     uint64_t first; // Philox block of element 0
     int64_t cols;
+    bool random;
+    struct rng pull;
 };
 
 struct moments {
@@ -43,6 +45,10 @@ __device__ static inline void pulls(const struct grid &grid, struct group_scales
     for (int i = 0; i < N; i++) pull[i] = strength * (1 - 2 * grid_offset_of(w[i], down[i], up[i], 0.5f));
 }
 
+template <int N> __device__ static inline void random_pulls(const struct update &u, int64_t first, float (&pull)[N]) {
+    for (int i = 0; i < N; i++) pull[i] = u.step.strength * (2 * random_uniform(u.pull, (uint64_t)(first + i)) - 1);
+}
+
 template <typename W, typename X, typename G, int N>
 static __global__ void adamw(struct tiling tiles, struct update u, struct grid grid, strided<X> p_all, strided<X> m_all,
                              strided<X> v_all, strided<const G> g_all, strided<const W> w_all,
@@ -55,6 +61,7 @@ static __global__ void adamw(struct tiling tiles, struct update u, struct grid g
     pack<G, N> g = pack_at<N>(g_all.row(at.row) + col);
     float pull[N] = {0};
     if (w_all.data) pulls(grid, scales, w_all, at.row, col, u.step.strength, pull);
+    if (u.random) random_pulls(u, at.row * u.cols + col, pull);
     for (int i = 0; i < N; i++) {
         struct moments x = {to_float(p.at[i]), to_float(m.at[i]), to_float(v.at[i])};
         x = element_update(u.step, x, to_float(g.at[i]), pull[i]);
@@ -79,7 +86,8 @@ static enum status adamw_run(struct backend *backend, const struct op_call *call
     const struct adamw_params *params = &call->params.adamw;
     struct view p = call->out[0], m = call->in[1], v = call->in[2], g = call->in[3], w = {}, scale = {};
     struct grid grid = {};
-    struct update u = {adamw_step_of(params), params->rng, (uint64_t)params->step * (uint64_t)view_count(p), p.cols};
+    struct update u = {adamw_step_of(params), params->rng, (uint64_t)params->step * (uint64_t)view_count(p), p.cols,
+                       params->random,        params->pull};
     constexpr int64_t element = sizeof(W) == 2 || sizeof(X) == 2 || sizeof(G) == 2 ? 2 : 4;
     bool fits = packs_fit(p, element) && packs_fit(m, element) && packs_fit(v, element) && packs_fit(g, element);
     struct group_scales scales = {};

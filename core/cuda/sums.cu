@@ -1,6 +1,6 @@
-// row_dot and sum_squares, in double: products of floats are exact there.
+// row_dot, sum_squares and output_error, sums in double: products of floats are exact there.
 //
-// row_dot: a team of threads per row (team.cuh). Traffic: a and b read.
+// row_dot, output_error: a team of threads per row (team.cuh). Traffic: a and b read; y and t read, dy written, and read when it accumulates.
 //
 // sum_squares: the rows of one output are cut into cells of SQUARES_CELL packs (contiguous rows count as one long row); PARTS blocks
 // per output take cells in turns. With more than one part each leaves its sum in scratch memory and a second kernel adds them up,
@@ -28,6 +28,32 @@ static __global__ void row_dot(struct teams teams, double factor, strided<const 
     }
     sum = team_sum(team, sum, shared_memory<double>());
     if (team.rank == 0) *y.row(team.row) = factor * sum;
+}
+
+template <typename T, int N>
+static __global__ void output_error(struct teams teams, int64_t rows_each, double factor, bool add,
+                                    strided<const T> y_all, strided<const T> t_all, strided<const double> squares,
+                                    strided<T> dy, strided<double> error) {
+    struct team team = team_here(teams);
+    if (team.row >= teams.rows) return;
+    const T *y = y_all.row(team.row), *t = t_all.row(team.row);
+    T *to = dy.row(team.row);
+    double total = *squares.row(team.row / rows_each), share = total > 0 ? 1 / total : 0, sum = 0;
+    float scale = (float)(2 * factor * share);
+    for (int64_t p = team.rank; p < teams.packs; p += team.size) {
+        float u[N], v[N], grad[N] = {};
+        load_pack(u, y + p * N);
+        load_pack(v, t + p * N);
+        if (add) load_pack(grad, to + p * N);
+        for (int i = 0; i < N; i++) {
+            float d = u[i] - v[i];
+            sum += (double)d * (double)d;
+            grad[i] += scale * d;
+        }
+        store_pack(to + p * N, grad);
+    }
+    sum = team_sum(team, sum, shared_memory<double>());
+    if (team.rank == 0) *error.row(team.row) = share * sum;
 }
 
 enum { SQUARES_THREADS = 256, SQUARES_CELL = 4 * SQUARES_THREADS, SQUARES_CELLS_EACH = 4, SQUARES_PARTS = 1024 };
@@ -126,6 +152,20 @@ extern "C" enum status cuda_sum_squares(struct backend *backend, const struct op
     WITH_FLOAT(T, a.dtype, WITH_PACK(N, sizeof(T), packs_fit(a, sizeof(T)), {
                    struct squares_shape shape = squares_shape_of(y.rows, rows_each, a.cols / N);
                    status = (squares_run<T, N>(backend, call->accumulate, shape, a, y));
+               }));
+    return status;
+}
+
+extern "C" enum status cuda_output_error(struct backend *backend, const struct op_call *call) {
+    enum status status;
+    struct view y = call->in[0], t = call->in[1], squares = call->in[2], dy = call->out[0], error = call->out[1];
+    WITH_FLOAT(T, y.dtype,
+               WITH_PACK(N, sizeof(T), packs_fit(y, sizeof(T)) && packs_fit(t, sizeof(T)) && packs_fit(dy, sizeof(T)), {
+                   struct teams teams = teams_of(y.rows, y.cols / N);
+                   status = LAUNCH((output_error<T, N>), teams.blocks, teams.threads, REDUCE_BYTES, backend, teams,
+                                   y.rows / squares.rows, call->params.factor, call->accumulate, strided_of<const T>(y),
+                                   strided_of<const T>(t), strided_of<const double>(squares), strided_of<T>(dy),
+                                   strided_of<double>(error));
                }));
     return status;
 }

@@ -48,3 +48,13 @@ const char *sum_squares_check(const struct op_call *c) {
     return NULL;
 }
 double sum_squares_flops(const struct op_call *c) { return 2 * elements(c->in[0]); }
+
+const char *output_error_check(const struct op_call *c) {
+    struct view y = c->in[0], squares = c->in[2];
+    WANT(is_float(y) && is_like(c->in[1], y) && is_like(c->out[0], y), "output_error: y, t, dy [N, C] of one dtype");
+    WANT(is_column(squares, DTYPE_F64, squares.rows) && y.rows % squares.rows == 0,
+         "output_error: squares is F64 [S, 1], S divides N");
+    WANT(is_column(c->out[1], DTYPE_F64, y.rows), "output_error: error is F64 [N, 1]");
+    return NULL;
+}
+double output_error_flops(const struct op_call *c) { return 4 * elements(c->in[0]); }

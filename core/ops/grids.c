@@ -61,6 +61,7 @@ const char *adamw_check(const struct op_call *c) {
     WANT(c->out[0].data == x.data && is_like(c->out[0], x), "adamw: p is updated in place");
     WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1 && p->limit >= 0, "adamw: bad parameters");
     if (is_absent(w) && is_absent(scale)) return NULL;
+    WANT(!p->random, "adamw: a random pull takes no w");
     WANT(is_weight(w, x) && is_scale(scale, w, p->grid), "adamw: w [O, I] and its scale [O, groups], or neither");
     return NULL;
 }

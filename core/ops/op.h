@@ -37,6 +37,9 @@
 //                                                                                              kl = sum_v p log(p / q); agree = first argmax equal. With gradient: student = weight (q - p); without: unchanged
 // row_dot            a, b [N, C]                                     y [N, 1] F64              y_n = factor sum_c a b
 // sum_squares        a [N, C]                                        y [S, 1] F64              row s (+)= sum of squares of its N / S consecutive rows
+// output_error       y, t [N, C], squares [S, 1] F64                 dy [N, C], error [N, 1] F64
+//                                                                                              error_n = |y_n - t_n|^2 / squares_s, dy (+)= 2 factor (y - t) / squares_s, n among the N / S consecutive
+//                                                                                              rows of s; 0 where squares_s = 0
 //
 // Samples, one per row or per equal part of the rows; n coordinates of a weight, row-major, from `first` on; D directions; J sketches of k numbers.
 // sample_products    dy [N, O], x [N, I']                            y [S O, I']               y_s (+)= dy_s^T x_s over the S equal parts of the rows
@@ -63,7 +66,8 @@
 // grid_round         w, scale, x                                     y [O, I']                 up where x > 1/2, else down
 // grid_nearest       w, scale                                        y [O, I']                 nearer neighbour of w, the lower one in a tie
 // adamw              p, m, v [O, I'] in place, g, w, scale           p                         AdamW with gradient d = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
-//                                                                                              decoupled weight decay, bias-corrected, then clamped to [low, high]. w, scale none: no pull; limit 0: no clamp
+//                                                                                              decoupled weight decay, bias-corrected, then clamped to [low, high]. w, scale none: no pull; limit 0: no clamp.
+//                                                                                              With `random` (w, scale none) element i, counted row by row, is pulled by strength (2 u_i - 1), u_i = rng_uniform(pull, i)
 //
 // BF16 results of adamw are rounded stochastically: the low 16 random bits are added to the bits of the float, which are then cut; infinities
 // and NaN stay. Element i (row * I' + column) takes words 4 (step O I' + i) + {0, 1, 2} of `rng` for p, m, v: one Philox block per element.
@@ -140,6 +144,8 @@ struct adamw_params {
     double factor, limit, strength;
     const struct grid *grid; // of w
     struct rng rng;          // of BF16 results
+    bool random;
+    struct rng pull; // with `random`
 };
 
 // Kinds of random maps S from coordinates to k numbers, E S^T S = 1, defined above.
@@ -175,7 +181,7 @@ struct box_step_params {
 
 union op_params {
     double value;  // fill
-    double factor; // row_dot
+    double factor; // row_dot, output_error
     double eps;    // rmsnorm
     struct matmul_params matmul;
     struct rope_params rope;

@@ -29,6 +29,7 @@ static const struct {
     {"kl_divergence", "TT", "--"},
     {"row_dot", "TT", "-"},
     {"sum_squares", "T", "-"},
+    {"output_error", "TT-", "T-"},
     {"sample_products", "TT", "F"},
     {"sketch", "FF", "-F-"},
     {"exact_sum", "F", "-"},

@@ -1,7 +1,7 @@
 // The case table and what its numbers mean:
 //
 //   n, c      rows and columns of the main operand (matmul: of y; grid ops: of w; losses: c = vocabulary)
-//   k         matmul, product: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output;
+//   k         matmul, product: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output; output_error: S;
 //             rows_gather, rows_pass, box_step: listed rows, 0 for no list
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
 //   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
@@ -11,6 +11,7 @@
 //   samples   heads: S; sample_products: n x c products of seq rows; sketch, exact_sum: c coordinates; sketch: 3 or kv sketches of k
 //             numbers of kind `bits`, first = past, d directions; exact_sum: sums beyond the range with option
 //   bits      adamw: given where the gradient is pulled; without limit for 8 bits
+//   gradient  adamw: pulled at random; option of output_error: squares with a zero
 //
 // Sizes 1, 31, 33 straddle vector widths, groups of 9 and 20 vectors inside of a row; 257, 600 straddle tiles. Every case runs with contiguous operands and with
 // operands that are column ranges of wider buffers, and in its += form where it has one.
@@ -74,6 +75,10 @@ const struct op_case op_cases[] = {
     {OP_sum_squares, .n = 93, .c = 100, .k = 3},
     {OP_sum_squares, .n = 2, .c = 40000, .k = 1},
     {OP_sum_squares, .n = 12, .c = 5000, .k = 3},
+    {OP_output_error, .n = 1, .c = 1, .k = 1},
+    {OP_output_error, .n = 66, .c = 33, .k = 33},
+    {OP_output_error, .n = 93, .c = 100, .k = 3, .option = true},
+    {OP_output_error, .n = 2, .c = 5000, .k = 1},
     MATMUL(1, 1, 1),
     MATMUL(1, 33, 31),
     MATMUL(33, 1, 64),
@@ -153,6 +158,8 @@ const struct op_case op_cases[] = {
     {OP_adamw, .n = 3, .c = 5000, .bits = 3, .group = 4100},
     WIDTH_CASES(OP_adamw),
     {OP_adamw, .n = 40, .c = 300, .option = true},
+    {OP_adamw, .n = 33, .c = 31, .gradient = true},
+    {OP_adamw, .n = 20, .c = 1000, .gradient = true, .option = true},
     {OP_eigh, .n = 1},
     {OP_eigh, .n = 31},
     {OP_eigh, .n = 33, .option = true},
@@ -212,11 +219,13 @@ enum dtype op_in_dtype(enum op op, int i) {
     }
     if (op_is_factorization(op)) return DTYPE_F64;
     bool tokens = op == OP_embedding || op == OP_embedding_grad || op == OP_cross_entropy;
+    if (op == OP_output_error && i == 2) return DTYPE_F64;
     return tokens && i == 1 ? DTYPE_I32 : DTYPE_F32;
 }
 
 enum dtype op_out_dtype(enum op op, int i) {
     if (op == OP_kl_divergence && i == 1) return DTYPE_I32;
+    if (op == OP_output_error) return i == 1 ? DTYPE_F64 : DTYPE_F32;
     bool is_double = op_is_factorization(op) || op_is_double(op) || op == OP_cross_entropy || op == OP_kl_divergence ||
                      op == OP_row_dot || op == OP_sum_squares || op == OP_exact_sum || (op == OP_sketch && i != 1);
     return is_double ? DTYPE_F64 : DTYPE_F32;
@@ -243,6 +252,7 @@ bool op_accumulates(enum op op) {
     case OP_rmsnorm_grad:
     case OP_rmsnorm_gain_grad:
     case OP_sum_squares:
+    case OP_output_error:
     case OP_sample_products:
     case OP_sketch:
     case OP_exact_sum:
@@ -315,6 +325,12 @@ static void build_dense(const struct op_case *t, struct rng *rng, struct op_call
         if (t->op == OP_row_dot) o->in[1] = normal(rng, n, c, 1);
         matrix_free(&o->out[0]);
         o->out[0] = matrix_new(t->op == OP_row_dot ? n : k, 1);
+        break;
+    case OP_output_error:
+        call->params.factor = 0.75;
+        for (int i = 0; i < 2; i++) o->in[i] = normal(rng, n, c, 1);
+        o->in[2] = matrix_new(k, 1), o->out[1] = matrix_new(n, 1);
+        for (int64_t i = 0; i < k; i++) o->in[2].x[i] = t->option && i == 1 ? 0 : 3.5 + (double)i;
         break;
     default: o->in[0] = normal(rng, n, c, 1);
     }
@@ -450,6 +466,7 @@ static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call
                                                .grid = grid,
                                                .rng = {.seed = 5, .stream = RNG_ROUND}};
     if (t->option) call->params.adamw.low = 0, call->params.adamw.high = 1;
+    if (t->gradient) call->params.adamw.random = true, call->params.adamw.pull = (struct rng){6, RNG_ROUND + 1};
     o->in[0] = uniform(rng, t->n, t->c);
     o->in[1] = normal(rng, t->n, t->c, 0.1);
     o->in[2] = uniform(rng, t->n, t->c);

@@ -53,6 +53,20 @@ static void dense(const struct op_call *c, struct operands *o) {
     }
 }
 
+static void output_error(const struct op_call *c, struct operands *o) {
+    struct matrix y = o->in[0], t = o->in[1];
+    int64_t per = y.rows / o->in[2].rows;
+    EACH(i, y.rows) {
+        double squares = o->in[2].x[i / per], error = 0;
+        EACH(j, y.cols) {
+            double d = AT(y, i, j) - AT(t, i, j), *to = &AT(o->out[0], i, j);
+            error += d * d;
+            *to = put(c, *to, squares > 0 ? 2 * c->params.factor * d / squares : 0);
+        }
+        o->out[1].x[i] = squares > 0 ? error / squares : 0;
+    }
+}
+
 static void embedding_grad(struct operands *o) {
     EACH(i, o->in[0].rows) EACH(j, o->in[0].cols) AT(o->out[0], (int64_t)AT(o->in[1], i, 0), j) += AT(o->in[0], i, j);
 }
@@ -294,6 +308,8 @@ static void adamw(const struct op_call *c, struct operands *o) {
         if (p->limit > 0) d.x[i] = fmin(fmax(d.x[i], -p->limit), p->limit);
     }
     if (o->in[4].rows) on_grid(c, p->grid, o->in[4], o->in[5], (struct matrix){0}, d);
+    EACH(i, d.rows * d.cols)
+    if (p->random) d.x[i] += p->strength * (2 * (double)rng_uniform(p->pull, (uint64_t)i) - 1);
     EACH(i, d.rows * d.cols) {
         double *x = &o->in[0].x[i], *m = &o->in[1].x[i], *v = &o->in[2].x[i];
         *x *= 1 - p->rate * p->decay;
@@ -312,6 +328,7 @@ void op_reference(const struct op_call *c, struct operands *o) {
     }
     switch (c->op) {
     case OP_embedding_grad: embedding_grad(o); break;
+    case OP_output_error: output_error(c, o); break;
     case OP_rmsnorm: rmsnorm(c, o); break;
     case OP_rmsnorm_grad: rmsnorm_grad(c, o); break;
     case OP_rmsnorm_gain_grad: rmsnorm_gain_grad(c, o); break;
