@@ -16,4 +16,8 @@ int64_t npy_header(enum npy_type type, int64_t rows, int64_t cols, char header[N
 // values [rows, cols], row-major; cols = 0 writes the one-dimensional array [rows]. The file appears complete or not at all.
 enum status npy_write(const char *path, enum npy_type type, const void *values, int64_t rows, int64_t cols);
 
+// Values [*rows, *cols] of a file of one or two dimensions as doubles (cols = 1 for one), in C order, little endian f4, f8 or i8; free
+// with mem_buffer_free. STATUS_FORMAT for anything else.
+enum status npy_read(const char *path, double **values, int64_t *rows, int64_t *cols);
+
 #endif

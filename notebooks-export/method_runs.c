@@ -1,0 +1,199 @@
+#include "notebooks-export/method_runs.h"
+
+#include "core/base/mem.h"
+#include "data/file.h"
+#include "data/record.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- kinds ----
+
+static bool rounds(const struct run_info *run) { return run_is(run, "discquant"); }
+
+static bool has_text(const struct run_info *run, const char *key, const char *value) {
+    const char *text = run_setting_text(run, key);
+    return text && strcmp(text, value) == 0;
+}
+
+// Absent settings are the default.
+static bool differs(const struct run_info *run, const char *key, const char *standard) {
+    const char *text = run_setting_text(run, key);
+    return text && strcmp(text, standard) != 0;
+}
+
+bool method_is_qat(const struct run_info *run) { return rounds(run) && has_text(run, "method", "qat"); }
+bool method_has_adapter(const struct run_info *run) { return rounds(run) && run_setting(run, "lora_rank") > 0; }
+bool method_has_objective(const struct run_info *run) { return rounds(run) && differs(run, "objective", "kl"); }
+bool method_has_random_direction(const struct run_info *run) {
+    return rounds(run) && differs(run, "direction", "closest");
+}
+bool method_is_mixed(const struct run_info *run) { return rounds(run) && run_setting(run, "second_share") > 0; }
+
+static bool is_incoherent(const struct run_info *run) { return differs(run, "incoherence", "none"); }
+
+enum variation { VARIES_ADAPTER = 1, VARIES_OBJECTIVE = 2, VARIES_DIRECTION = 4, VARIES_CORPUS = 8 };
+
+// Nothing but what may vary differs from the paper's main setting.
+static bool is_standard_but(const struct run_info *run, int may_vary) {
+    return rounds(run) && !is_incoherent(run) && ((may_vary & VARIES_ADAPTER) || !method_has_adapter(run)) &&
+           ((may_vary & VARIES_OBJECTIVE) || !method_has_objective(run)) &&
+           ((may_vary & VARIES_DIRECTION) || !method_has_random_direction(run)) &&
+           ((may_vary & VARIES_CORPUS) || !method_is_mixed(run));
+}
+
+bool method_is_plain(const struct run_info *run) { return is_standard_but(run, 0); }
+bool method_is_incoherent(const struct run_info *run) { return rounds(run) && is_incoherent(run); }
+
+static bool is_discquant(const struct run_info *run) { return has_text(run, "method", "discquant"); }
+
+bool method_is_qat_or_discquant(const struct run_info *run) {
+    return is_standard_but(run, 0) && (is_discquant(run) || method_is_qat(run));
+}
+bool method_is_adapter_or_base(const struct run_info *run) { return is_standard_but(run, VARIES_ADAPTER); }
+bool method_is_objective_or_kl(const struct run_info *run) {
+    return is_standard_but(run, VARIES_OBJECTIVE) && is_discquant(run);
+}
+bool method_is_direction_or_closest(const struct run_info *run) {
+    return is_standard_but(run, VARIES_DIRECTION) && is_discquant(run);
+}
+
+// ---- scores of tasks ----
+
+static bool is_score(const struct run_info *run) {
+    return run_is(run, "discquant-bench eval") && !isnan(run_number(run, "accuracy")) && run_setting_text(run, "task");
+}
+
+static int64_t task_index(struct method_runs *runs, const char *task) {
+    int64_t t = 0;
+    while (t < runs->n_tasks && strcmp(runs->tasks[t], task) != 0) t++;
+    if (t == runs->n_tasks) {
+        runs->tasks = mem_resize(runs->tasks, (size_t)++runs->n_tasks, sizeof *runs->tasks);
+        runs->tasks[t] = mem_string(task);
+    }
+    return t;
+}
+
+// What `discquant-bench eval` calls the model that the run has made: a digest of its files.
+static enum status digest_of_result(const struct run_info *run, char **out) {
+    enum status status = STATUS_OK;
+    char *path = mem_format("%s/model", run->path);
+    struct record *record = record_new();
+    *out = NULL;
+    if (folder_exists(path)) {
+        TRY(record_digest(record, "model", path));
+        *out = mem_string(json_string_value(json_object_get(record_json(record), "model")));
+    }
+done:
+    record_free(record);
+    free(path);
+    return status;
+}
+
+static double score_of(const struct run_set *set, const char *task, const char *digest) {
+    for (int64_t i = 0; i < set->n && digest; i++)
+        if (is_score(&set->runs[i]) && has_text(&set->runs[i], "task", task) &&
+            has_text(&set->runs[i], "model", digest))
+            return run_number(&set->runs[i], "accuracy");
+    return NAN;
+}
+
+static enum status row_scores(const struct run_set *set, const struct run_group *group, const struct method_runs *runs,
+                              struct method_row *row) {
+    enum status status = STATUS_OK;
+    char **digests = mem_new((size_t)group->n, sizeof *digests);
+    double *values = mem_new((size_t)group->n, sizeof *values);
+    row->scores = mem_new((size_t)(runs->n_tasks + 1), sizeof *row->scores);
+    for (int64_t i = 0; i < group->n && runs->n_tasks; i++) TRY(digest_of_result(group->runs[i], &digests[i]));
+    for (int64_t t = 0; t < runs->n_tasks; t++) {
+        for (int64_t i = 0; i < group->n; i++) values[i] = score_of(set, runs->tasks[t], digests[i]);
+        interval_of(values, group->n, &row->scores[t].mean, &row->scores[t].half);
+    }
+done:
+    for (int64_t i = 0; i < group->n; i++) free(digests[i]);
+    free(digests);
+    free(values);
+    return status;
+}
+
+// ---- rows ----
+
+static int by_bits_and_kl(const void *a, const void *b) {
+    const struct method_row *x = a, *y = b;
+    if (x->bits_per_weight != y->bits_per_weight) return x->bits_per_weight < y->bits_per_weight ? -1 : 1;
+    if (x->kl.mean != y->kl.mean) return x->kl.mean > y->kl.mean ? -1 : 1;
+    return strcmp(x->run->path, y->run->path);
+}
+
+static char *whole_number(double value) { return isnan(value) ? mem_string("") : mem_format("%.0f", value); }
+
+static char *label_of(const struct run_groups *groups, const struct run_group *group) {
+    // What the row shows elsewhere, or what follows from it.
+    static const char *const same[] = {"method", "bits", "group_size", NULL};
+    const char *method = run_setting_text(group->runs[0], "method");
+    char *extra = run_group_label(groups, group, same);
+    char *label = extra[0] ? mem_format("%s (%s)", method ? method : "?", extra) : mem_string(method ? method : "?");
+    free(extra);
+    return label;
+}
+
+static enum status row_fill(const struct run_set *set, const struct run_groups *groups, const struct run_group *group,
+                            const struct method_runs *runs, struct method_row *row) {
+    const struct run_info *run = group->runs[0];
+    *row = (struct method_row){.run = run,
+                               .n = group->n,
+                               .label = label_of(groups, group),
+                               .bits = whole_number(run_setting(run, "bits")),
+                               .group = whole_number(run_setting(run, "group_size")),
+                               .bits_per_weight = run_number(run, "bits_per_weight"),
+                               .kl_rtn = run_number(run, "kl_rtn")};
+    run_group_interval(group, "kl", &row->kl.mean, &row->kl.half);
+    run_group_interval(group, "perplexity", &row->perplexity.mean, &row->perplexity.half);
+    run_group_interval(group, "top1_agreement", &row->agreement.mean, &row->agreement.half);
+    return row_scores(set, group, runs, row);
+}
+
+enum status method_runs_new(const struct run_set *set, bool (*keep)(const struct run_info *run),
+                            struct method_runs **out) {
+    enum status status = STATUS_OK;
+    struct method_runs *runs = mem_new(1, sizeof *runs);
+    struct run_groups *groups = run_groups_new(set, keep);
+    for (int64_t i = 0; i < set->n; i++)
+        if (is_score(&set->runs[i])) task_index(runs, run_setting_text(&set->runs[i], "task"));
+    runs->rows = mem_new((size_t)groups->n, sizeof *runs->rows);
+    runs->original = mem_new((size_t)(runs->n_tasks + 1), sizeof *runs->original);
+    runs->perplexity_original = NAN;
+    for (int64_t g = 0; g < groups->n; g++) {
+        runs->n++;
+        TRY(row_fill(set, groups, &groups->groups[g], runs, &runs->rows[g]));
+    }
+    if (runs->n) {
+        const struct run_info *run = runs->rows[0].run;
+        runs->perplexity_original = run_number(run, "perplexity_original");
+        for (int64_t t = 0; t < runs->n_tasks; t++)
+            runs->original[t] = score_of(set, runs->tasks[t], run_setting_text(run, "model"));
+        qsort(runs->rows, (size_t)runs->n, sizeof *runs->rows, by_bits_and_kl);
+    }
+    *out = runs;
+    runs = NULL;
+done:
+    run_groups_free(groups);
+    method_runs_free(runs);
+    return status;
+}
+
+void method_runs_free(struct method_runs *runs) {
+    if (!runs) return;
+    for (int64_t i = 0; i < runs->n; i++) {
+        free(runs->rows[i].label);
+        free(runs->rows[i].bits);
+        free(runs->rows[i].group);
+        free(runs->rows[i].scores);
+    }
+    for (int64_t t = 0; t < runs->n_tasks; t++) free(runs->tasks[t]);
+    free(runs->tasks);
+    free(runs->original);
+    free(runs->rows);
+    free(runs);
+}

@@ -1,0 +1,247 @@
+#include "notebooks-export/paper.h"
+
+#include "core/base/mem.h"
+#include "data/file.h"
+#include "data/npy.h"
+#include "notebooks-export/method_runs.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- Figure 2 ----
+
+enum { DOTS_MAX = 1500, ROUNDINGS_MAX = 8 };
+
+static enum status array_read(const struct run_info *run, const char *name, double **values, int64_t *rows,
+                              int64_t *cols) {
+    char *path = mem_format("%s/%s.npy", run->path, name);
+    enum status status = npy_read(path, values, rows, cols);
+    free(path);
+    return status;
+}
+
+static bool array_exists(const struct run_info *run, const char *name) {
+    char *path = mem_format("%s/%s.npy", run->path, name);
+    bool exists = file_exists(path);
+    free(path);
+    return exists;
+}
+
+static enum status add_rounding(struct figure *figure, const struct run_info *run, const char *name) {
+    enum status status = STATUS_OK;
+    char *delta_name = mem_format("delta_%s", name), *first_name = mem_format("first_order_%s", name);
+    char *pearson = mem_format("pearson_%s", name), *title = NULL;
+    double *delta = NULL, *first = NULL;
+    int64_t rows[2], cols[2];
+    TRY(array_read(run, delta_name, &delta, &rows[0], &cols[0]));
+    TRY(array_read(run, first_name, &first, &rows[1], &cols[1]));
+    if (rows[0] != rows[1] || cols[0] != cols[1])
+        TRY(status_set(STATUS_FORMAT, "%s: %s.npy and %s.npy have different shapes", run->path, delta_name,
+                       first_name));
+    int64_t n = rows[0] * cols[0], stride = (n + DOTS_MAX - 1) / DOTS_MAX;
+    title = mem_format("%s, correlation %.3f", name, run_number(run, pearson));
+    struct panel *panel = figure_panel(figure, title, "first order ⟨∇f, ŵ − w⟩, nats", "f(ŵ) − f(w), nats", 0);
+    struct series *series = panel_series(panel, "", LOOK_DOTS, (int)figure->n_panels - 1);
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t i = 0; i < n; i += stride) {
+        series_point(series, first[i], delta[i], NAN, NAN);
+        low = fmin(low, first[i]), high = fmax(high, first[i]);
+    }
+    struct series *same = panel_series(panel, "f(ŵ) − f(w) = first order", LOOK_DASHES, 6);
+    series_point(same, low, low, NAN, NAN);
+    series_point(same, high, high, NAN, NAN);
+done:
+    mem_buffer_free(delta);
+    mem_buffer_free(first);
+    free(delta_name);
+    free(first_name);
+    free(pearson);
+    free(title);
+    return status;
+}
+
+static const struct run_info *last_run(const struct run_set *set, const char *program) {
+    const struct run_info *run = NULL;
+    for (int64_t i = 0; i < set->n; i++)
+        if (run_is(&set->runs[i], program)) run = &set->runs[i];
+    return run;
+}
+
+enum status figure_first_order(const struct run_set *set, struct figure **out) {
+    enum status status = STATUS_OK;
+    const struct run_info *run = last_run(set, "discquant-spectra taylor");
+    if (!run) return STATUS_OK;
+    struct figure *figure = figure_new("figure2", "Figure 2", "Change of a token's loss and its first order");
+    const char *key;
+    json_t *value;
+    json_object_foreach(run->result, key, value) {
+        if (strncmp(key, "delta_rms_", 10) != 0 || figure->n_panels == ROUNDINGS_MAX) continue;
+        TRY(add_rounding(figure, run, key + 10));
+    }
+    figure_caption(figure,
+                   "%.0f tokens of %.0f windows, %d of them or fewer as dots at equal distances in the text; f is a "
+                   "token's cross entropy.",
+                   run_number(run, "tokens"), run_number(run, "windows"), DOTS_MAX);
+    if (figure->n_panels == 0) goto done;
+    *out = figure;
+    figure = NULL;
+done:
+    figure_free(figure);
+    return status;
+}
+
+// ---- Figure 3 ----
+
+// Ranks 1, 2, … at about equal distances on a logarithmic axis, marks farther from one another than points of a line.
+static int64_t next_rank(int64_t rank, enum look look) {
+    int64_t next = rank * (look == LOOK_MARKS ? 125 : 104) / 100;
+    return next > rank ? next : rank + 1;
+}
+
+static enum status add_spectrum(struct panel *panel, const struct run_info *run, const char *array, const char *name,
+                                enum look look, int hue) {
+    double *values = NULL;
+    int64_t rows, cols;
+    if (!array_exists(run, array)) return STATUS_OK;
+    enum status status = array_read(run, array, &values, &rows, &cols);
+    if (status != STATUS_OK) return status;
+    struct series *series = panel_series(panel, name, look, hue);
+    for (int64_t k = 1; k <= rows * cols; k = next_rank(k, look))
+        if (values[k - 1] > 0) series_point(series, (double)k, values[k - 1], NAN, NAN);
+    mem_buffer_free(values);
+    return STATUS_OK;
+}
+
+enum status figure_eigenvalues(const struct run_set *set, struct figure **out) {
+    enum status status = STATUS_OK;
+    struct figure *figure = NULL;
+    struct panel *panel = NULL;
+    int hue = 0;
+    for (int64_t i = 0; i < set->n; i++) {
+        const struct run_info *run = &set->runs[i];
+        if (!run_is(run, "discquant-spectra spectrum") || !array_exists(run, "eigenvalues")) continue;
+        if (!figure) {
+            figure = figure_new("figure3", "Figure 3", "Eigenvalues of the covariance of per-sample gradients");
+            panel = figure_panel(figure, "", "rank k", "eigenvalue", PANEL_LOG_X | PANEL_LOG_Y);
+        }
+        char *sampled = mem_format("%s, as sampled", run->name), *debiased = mem_format("%s, without bias", run->name);
+        char *law = mem_format("C / k^α, α = %.3f ± %.3f", run_number(run, "alpha"), run_number(run, "alpha_se"));
+        status = add_spectrum(panel, run, "eigenvalues", sampled, LOOK_DASHES, hue);
+        if (status == STATUS_OK) status = add_spectrum(panel, run, "eigenvalues_debiased", debiased, LOOK_MARKS, hue);
+        struct series *line = panel_series(panel, law, LOOK_LINE, hue);
+        double first = run_number(run, "fit_first_rank"), last = run_number(run, "fit_last_rank");
+        for (double k = first; k <= last; k *= 1.25)
+            series_point(line, k, run_number(run, "c") * pow(k, -run_number(run, "alpha")), NAN, NAN);
+        free(sampled);
+        free(debiased);
+        free(law);
+        hue++;
+        TRY(status);
+    }
+    if (figure)
+        figure_caption(figure, "Second moment of the gradients of single windows, by sketches. As sampled: what N "
+                               "samples in K dimensions show, too flat at the end; marks: "
+                               "freed from that; lines: the fitted power law over the ranks that it is fitted to.");
+    *out = figure;
+    figure = NULL;
+done:
+    figure_free(figure);
+    return status;
+}
+
+// ---- Figures 4 to 7 ----
+
+// A series per method over bits per weight, the best setting of each where there are several.
+static void add_methods(struct panel *panel, const struct method_runs *runs, int64_t task) {
+    const char *seen[16];
+    int n_seen = 0;
+    for (int64_t i = 0; i < runs->n && n_seen < 16; i++) {
+        const char *label = runs->rows[i].label;
+        int k = 0;
+        while (k < n_seen && strcmp(seen[k], label) != 0) k++;
+        if (k < n_seen) continue;
+        seen[n_seen++] = label;
+        struct series *series = panel_series(panel, label, LOOK_MARKED_LINE, k);
+        for (int64_t j = i; j < runs->n; j++) {
+            const struct method_row *row = &runs->rows[j];
+            if (strcmp(row->label, label) != 0) continue;
+            const struct estimate *e = task == -2 ? &row->kl : task == -1 ? &row->perplexity : &row->scores[task];
+            series_point(series, row->bits_per_weight, e->mean, e->mean - e->half, e->mean + e->half);
+        }
+    }
+}
+
+static int64_t bit_rates(const struct method_runs *runs) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < runs->n; i++)
+        n += i == 0 || runs->rows[i].bits_per_weight != runs->rows[i - 1].bits_per_weight;
+    return n;
+}
+
+static enum status bits_figure(const struct run_set *set, const char *id, const char *place, const char *title,
+                               bool (*keep)(const struct run_info *run), struct figure **out) {
+    struct method_runs *runs = NULL;
+    enum status status = method_runs_new(set, keep, &runs);
+    if (status != STATUS_OK) return status;
+    if (bit_rates(runs) >= 2) {
+        struct figure *figure = figure_new(id, place, title);
+        add_methods(figure_panel(figure, "", "bits per weight", "KL, nats", PANEL_LOG_Y), runs, -2);
+        add_methods(figure_panel(figure, "", "bits per weight", "perplexity", 0), runs, -1);
+        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
+            add_methods(figure_panel(figure, runs->tasks[t], "bits per weight", "accuracy", 0), runs, t);
+        figure_caption(figure,
+                       "Bits per weight count codes and 16-bit scales. The original's perplexity is %.4f. Intervals: "
+                       "95 %% over seeds, where there are several.",
+                       runs->perplexity_original);
+        *out = figure;
+    }
+    method_runs_free(runs);
+    return STATUS_OK;
+}
+
+enum status figure_methods(const struct run_set *set, struct figure **out) {
+    return bits_figure(set, "figure4", "Figures 4, 5", "Methods against bits per weight", method_is_plain, out);
+}
+
+enum status figure_incoherence(const struct run_set *set, struct figure **out) {
+    return bits_figure(set, "figure6", "Figures 6, 7", "Methods with incoherence processing against bits per weight",
+                       method_is_incoherent, out);
+}
+
+// ---- Figure 8 ----
+
+enum status figure_mix(const struct run_set *set, struct figure **out) {
+    struct method_runs *runs = NULL;
+    enum status status = method_runs_new(set, method_is_mixed, &runs);
+    if (status != STATUS_OK) return status;
+    if (runs->n) {
+        struct figure *figure = figure_new("figure8", "Figure 8", "A share of a second corpus in the calibration text");
+        struct panel *panels[2] = {figure_panel(figure, "", "share of the second corpus", "KL, nats", 0),
+                                   figure_panel(figure, "", "share of the second corpus", "perplexity", 0)};
+        struct series *kl = panel_series(panels[0], "", LOOK_MARKS, 0);
+        struct series *perplexity = panel_series(panels[1], "", LOOK_MARKS, 0);
+        for (int64_t i = 0; i < runs->n; i++) {
+            const struct method_row *row = &runs->rows[i];
+            double share = run_setting(row->run, "second_share");
+            series_point(kl, share, row->kl.mean, row->kl.mean - row->kl.half, row->kl.mean + row->kl.half);
+            series_point(perplexity, share, row->perplexity.mean, row->perplexity.mean - row->perplexity.half,
+                         row->perplexity.mean + row->perplexity.half);
+        }
+        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++) {
+            struct series *score = panel_series(
+                figure_panel(figure, runs->tasks[t], "share of the second corpus", "accuracy", 0), "", LOOK_MARKS, 0);
+            for (int64_t i = 0; i < runs->n; i++) {
+                const struct estimate *e = &runs->rows[i].scores[t];
+                series_point(score, run_setting(runs->rows[i].run, "second_share"), e->mean, e->mean - e->half,
+                             e->mean + e->half);
+            }
+        }
+        figure_caption(figure,
+                       "Measured on the validation text, which is the first corpus's unless another was given.");
+        *out = figure;
+    }
+    method_runs_free(runs);
+    return STATUS_OK;
+}

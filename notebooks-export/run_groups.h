@@ -1,0 +1,30 @@
+// Runs that differ by their seed alone, as one.
+#ifndef DQ_NOTEBOOKS_EXPORT_RUN_GROUPS_H
+#define DQ_NOTEBOOKS_EXPORT_RUN_GROUPS_H
+
+#include "notebooks-export/run_set.h"
+
+struct run_group {
+    const struct run_info **runs; // borrowed from the set
+    int64_t n;
+};
+
+struct run_groups {
+    struct run_group *groups; // in the order of their first runs
+    int64_t n;
+};
+
+struct run_groups *run_groups_new(const struct run_set *set, bool (*keep)(const struct run_info *run));
+void run_groups_free(struct run_groups *groups); // accepts NULL
+
+// Mean of values [n] and half the width of its 95 % interval by Student's t; NaN for one value. Values that are NaN do not count.
+void interval_of(const double *values, int64_t n, double *mean, double *half);
+
+// Of figures in result.json.
+void run_group_interval(const struct run_group *group, const char *key, double *mean, double *half);
+
+// "lr 0.05, steps 512": settings in which the group differs from others of `groups` with the same `same` (a list of settings that ends
+// with NULL), without those. A new string; empty where it does not.
+char *run_group_label(const struct run_groups *groups, const struct run_group *group, const char *const *same);
+
+#endif

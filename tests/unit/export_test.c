@@ -1,0 +1,275 @@
+// notebooks-export: tables, figures, intervals, and the program on run folders written by hand.
+#include "tests/files.h"
+
+#include "data/json.h"
+#include "data/npy.h"
+#include "notebooks-export/method_runs.h"
+#include "notebooks-export/paper.h"
+#include "notebooks-export/points.h"
+
+#define PROGRAM "notebooks-export/discquant-export"
+
+static void check_failed(enum status status, enum status want, const char *text) {
+    assert_int_equal(status, want);
+    if (!strstr(status_message(), text)) fail_msg("'%s' does not say '%s'", status_message(), text);
+}
+
+// ---- run folders ----
+
+static void put_run(const char *folder, const char *name, const char *program, const char *state, const char *settings,
+                    const char *result) {
+    char *path = mem_format("%s/%s", folder, name);
+    assert_int_equal(mkdir(path, 0700), 0);
+    char *about = mem_format("{\"program\": \"%s\", \"command_line\": \"x <y> & z\", \"version\": \"1\", \"status\": "
+                             "\"%s\", \"settings\": %s}",
+                             program, state, settings);
+    files_put(files_path(path, "run.json"), about, strlen(about));
+    if (result) files_put(files_path(path, "result.json"), result, strlen(result));
+    free(about);
+    free(path);
+}
+
+static void put_rounding(const char *folder, const char *name, const char *method, int bits, int seed, double kl,
+                         const char *model) {
+    char *settings =
+        mem_format("{\"method\": \"%s\", \"bits\": %d, \"group_size\": 32, \"seed\": %d, \"model\": \"%s\"}", method,
+                   bits, seed, model);
+    char *result = mem_format(
+        "{\"bits_per_weight\": %g, \"kl\": %.17g, \"kl_rtn\": 0.5, \"perplexity\": 5, \"perplexity_original\": 4, "
+        "\"top1_agreement\": 0.75}",
+        bits + 0.5, kl);
+    put_run(folder, name, "discquant", "done", settings, result);
+    free(settings);
+    free(result);
+}
+
+static struct run_set *read_set(const char *folder) {
+    struct run_set *set = NULL;
+    check_ok(run_set_read(&folder, 1, &set));
+    return set;
+}
+
+// ---- pieces ----
+
+static void intervals_are_students(void **state) {
+    (void)state;
+    double mean, half;
+    interval_of((double[]){1, 2, 3}, 3, &mean, &half);
+    check_near(mean, 2, 1e-15, 0);
+    check_near(half, 0.95 / sqrt(2 * 0.975 * 0.025) / sqrt(3), 1e-9, 0); // t with 2 degrees of freedom in closed form
+    interval_of((double[]){7, NAN}, 2, &mean, &half);
+    assert_true(mean == 7 && isnan(half));
+}
+
+static void tables_escape_what_they_hold(void **state) {
+    (void)state;
+    struct table *table = table_new("t", "Table", "title");
+    table_column(table, "a|b");
+    table_column(table, "c,d");
+    table_row(table);
+    table_text(table, "%s", "<1> & \"2\"");
+    table_interval(table, 0.12345678901, 0.01, 3);
+    table_row(table);
+    table_text(table, "%s", "x");
+    char *csv = table_csv(table), *html = table_html(table), *markdown = table_markdown(table);
+    assert_string_equal(csv, "a|b,\"c,d\",\"c,d\" ±\n\"<1> & \"\"2\"\"\",0.123456789,0.01\nx,,\n");
+    assert_non_null(strstr(html, "<td>&lt;1&gt; &amp; &quot;2&quot;</td><td class=\"number\">0.123 ± 0.010</td>"));
+    assert_non_null(strstr(markdown, "| a\\|b | c,d |\n|---|---|\n"));
+    free(csv);
+    free(html);
+    free(markdown);
+    table_free(table);
+}
+
+static void arrays_come_back_as_they_were_written(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    const float single[] = {1.5f, -2, 3e-3f};
+    const double values[] = {1, 2, 3, 4, 5, 0.1};
+    const int64_t integers[] = {-7, INT64_C(1) << 40};
+    double *back;
+    int64_t rows, cols;
+    check_ok(npy_write(files_path(folder, "a.npy"), NPY_F32, single, 3, 0));
+    check_ok(npy_read(files_path(folder, "a.npy"), &back, &rows, &cols));
+    assert_true(rows == 3 && cols == 1 && back[0] == 1.5 && back[1] == -2 && back[2] == (double)3e-3f);
+    mem_buffer_free(back);
+    check_ok(npy_write(files_path(folder, "a.npy"), NPY_F64, values, 2, 3));
+    check_ok(npy_read(files_path(folder, "a.npy"), &back, &rows, &cols));
+    assert_true(rows == 2 && cols == 3 && memcmp(back, values, sizeof values) == 0);
+    mem_buffer_free(back);
+    check_ok(npy_write(files_path(folder, "a.npy"), NPY_I64, integers, 2, 0));
+    check_ok(npy_read(files_path(folder, "a.npy"), &back, &rows, &cols));
+    assert_true(back[0] == -7 && back[1] == 0x1p40);
+    mem_buffer_free(back);
+    // Any cut, and a header that promises more than there is.
+    size_t n;
+    char *bytes = files_bytes(files_path(folder, "a.npy"), &n);
+    for (size_t cut = 0; cut < n; cut += 5) {
+        files_put(files_path(folder, "b.npy"), bytes, cut);
+        check_failed(npy_read(files_path(folder, "b.npy"), &back, &rows, &cols), STATUS_FORMAT, "b.npy");
+    }
+    memcpy(strstr(bytes + 10, "(2,)"), "(9,)", 4);
+    files_put(files_path(folder, "b.npy"), bytes, n);
+    check_failed(npy_read(files_path(folder, "b.npy"), &back, &rows, &cols), STATUS_FORMAT, "holds 2 values");
+    free(bytes);
+    files_remove(folder);
+}
+
+static void points_that_are_none_are_named_by_line(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    const char *path = files_path(folder, "points.csv");
+    static const char good[] = "figure,series,x,value,low,high\nqe,a,8,0.5,,\nqe,a,16,0.25,0.2,0.3\n";
+    struct points *points = NULL;
+    files_put(path, good, strlen(good));
+    check_ok(points_read(path, &points));
+    assert_true(points->n == 2 && isnan(points->points[0].low) && points->points[1].high == 0.3);
+    points_free(points);
+    static const char *const lines[] = {"qe,a,8,0.5,", "qe,a,8,0.5,,,", "qe,a,x,0.5,,", "qe,a,,0.5,,", "qe"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        char *bad = mem_format("%s%s\n", good, lines[i]);
+        files_put(path, bad, strlen(bad));
+        check_failed(points_read(path, &points), STATUS_FORMAT, "line 4");
+        free(bad);
+    }
+    files_put(path, "x\n", 2);
+    check_failed(points_read(path, &points), STATUS_FORMAT, "must begin");
+    files_remove(folder);
+}
+
+// ---- runs ----
+
+static void seeds_become_one_row_and_settings_do_not(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    put_rounding(folder, "a", "discquant", 3, 0, 0.1, "m");
+    put_rounding(folder, "b", "discquant", 3, 1, 0.3, "m");
+    put_rounding(folder, "c", "rtn", 3, 0, 0.5, "m");
+    put_rounding(folder, "d", "discquant", 4, 0, 0.05, "m");
+    put_run(folder, "e", "discquant", "running", "{}", NULL);
+    struct run_set *set = read_set(folder);
+    assert_true(set->n == 4 && set->n_left_out == 1);
+    struct method_runs *runs = NULL;
+    check_ok(method_runs_new(set, method_is_plain, &runs));
+    assert_int_equal(runs->n, 3);
+    assert_string_equal(runs->rows[0].label, "rtn"); // worst first within a bit rate
+    assert_int_equal(runs->rows[1].n, 2);
+    check_near(runs->rows[1].kl.mean, 0.2, 1e-15, 0);
+    check_near(runs->rows[1].kl.half, 12.706204736 * 0.1, 1e-9, 0);
+    assert_true(runs->rows[2].bits_per_weight == 4.5 && isnan(runs->rows[2].kl.half));
+    method_runs_free(runs);
+    run_set_free(set);
+    files_remove(folder);
+}
+
+static void runs_of_two_models_are_not_mixed(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    put_rounding(folder, "a", "discquant", 3, 0, 0.1, "one");
+    put_rounding(folder, "b", "discquant", 4, 0, 0.1, "two");
+    struct run_set *set = read_set(folder);
+    struct paper *paper = NULL;
+    check_failed(paper_new(set, &paper), STATUS_INVALID, "different models");
+    run_set_free(set);
+    files_remove(folder);
+}
+
+// ---- the program ----
+
+static void check_refused(const char *const *args, int code, const char *text) {
+    process_check_error(process_run(PROGRAM, NULL, args), code, text);
+}
+
+static void bad_input_gets_one_line(void **state) {
+    (void)state;
+    char *folder = files_folder(), *out = mem_format("%s/out", folder);
+    assert_int_equal(mkdir(files_path(folder, "empty"), 0700), 0);
+    put_run(folder, "bad", "discquant", "done", "{}", "[1]");
+    put_run(folder, "cut", "discquant", "done", "{}", "{\"kl\": ");
+    check_refused((const char *[]){files_path(folder, "empty"), "--out", out, "--format=csv", NULL}, 1,
+                  "holds no finished run");
+    check_refused((const char *[]){files_path(folder, "bad"), "--out", out, "--format=csv", NULL}, 1,
+                  "must hold an object");
+    check_refused((const char *[]){files_path(folder, "cut"), "--out", out, "--format=csv", NULL}, 1, "result.json");
+    check_refused((const char *[]){"/nowhere/at/all", "--out", out, "--format=csv", NULL}, 1, "no such folder");
+    check_refused((const char *[]){"--out", out, NULL}, 2, "no run is given");
+    check_refused((const char *[]){files_path(folder, "empty"), "--out", out, "--format=png", NULL}, 2, "--format");
+    assert_int_not_equal(access(out, F_OK), 0);
+    free(out);
+    files_remove(folder);
+}
+
+// What nbformat 4.5 asks of a notebook (its schema's required keys).
+static void check_notebook(const char *path) {
+    json_t *root = NULL, *cells = NULL;
+    int64_t major = 0, minor = 0;
+    check_ok(json_read_file(path, &root));
+    check_ok(json_get_integer(root, path, "nbformat", &major));
+    check_ok(json_get_integer(root, path, "nbformat_minor", &minor));
+    check_ok(json_get_array(root, path, "cells", &cells));
+    assert_true(major == 4 && minor == 5 && json_is_object(json_object_get(root, "metadata")));
+    int images = 0;
+    for (size_t i = 0; i < json_array_size(cells); i++) {
+        const json_t *cell = json_array_get(cells, i);
+        const char *type, *id;
+        check_ok(json_get_string(cell, path, "cell_type", &type));
+        check_ok(json_get_string(cell, path, "id", &id));
+        assert_true(json_is_object(json_object_get(cell, "metadata")) &&
+                    json_is_array(json_object_get(cell, "source")));
+        if (strcmp(type, "code") != 0) continue;
+        assert_true(json_is_integer(json_object_get(cell, "execution_count")));
+        json_t *outputs;
+        check_ok(json_get_array((json_t *)cell, path, "outputs", &outputs));
+        for (size_t k = 0; k < json_array_size(outputs); k++)
+            images += json_object_get(json_object_get(json_array_get(outputs, k), "data"), "image/svg+xml") != NULL;
+    }
+    assert_int_equal(images, 1);
+    json_decref(root);
+}
+
+static void a_report_holds_what_the_runs_give_and_names_the_rest(void **state) {
+    (void)state;
+    if (system("gnuplot --version >/dev/null 2>&1") != 0) skip();
+    char *folder = files_folder();
+    put_rounding(folder, "a", "discquant", 3, 0, 0.1, "m");
+    put_rounding(folder, "b", "rtn", 4, 0, 0.05, "m");
+    char *out = mem_format("%s/out", folder);
+    struct process process = process_run(
+        PROGRAM, NULL, (const char *[]){files_path(folder, "a"), files_path(folder, "b"), "--out", out, NULL});
+    if (process.code != 0) fail_msg("exit status %d: %s", process.code, process.err);
+    process_free(&process);
+    char *csv = files_bytes(files_path(out, "csv/table2.csv"), NULL);
+    assert_non_null(csv);
+    assert_non_null(strstr(csv, "\n3.5,3,32,discquant,0.1,0.2,5,0.75,1\n"));
+    char *html = files_bytes(files_path(out, "report.html"), NULL),
+         *svg = files_bytes(files_path(out, "svg/figure4.svg"), NULL);
+    assert_non_null(html);
+    assert_non_null(svg);
+    assert_non_null(strstr(svg, "<svg"));
+    assert_null(strstr(html, "http"));                                 // nothing from the network
+    assert_non_null(strstr(html, "x &lt;y&gt; &amp; z"));              // command lines of runs, escaped
+    assert_non_null(strstr(html, "discquant-walk validate theorem2")); // what is missing
+    check_notebook(files_path(out, "report.ipynb"));
+    // A report is replaced with --force only, somebody's other folder never.
+    check_refused((const char *[]){files_path(folder, "a"), "--out", out, NULL}, 1, "out");
+    check_refused((const char *[]){files_path(folder, "a"), "--out", files_path(folder, "b"), "--force", NULL}, 1, "b");
+    free(csv);
+    free(html);
+    free(svg);
+    free(out);
+    files_remove(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(intervals_are_students),
+        cmocka_unit_test(tables_escape_what_they_hold),
+        cmocka_unit_test(arrays_come_back_as_they_were_written),
+        cmocka_unit_test(points_that_are_none_are_named_by_line),
+        cmocka_unit_test(seeds_become_one_row_and_settings_do_not),
+        cmocka_unit_test(runs_of_two_models_are_not_mixed),
+        cmocka_unit_test(bad_input_gets_one_line),
+        cmocka_unit_test(a_report_holds_what_the_runs_give_and_names_the_rest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
