@@ -2,7 +2,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/progress.h"
-#include "theory/hadamard.h"
+#include "core/base/walsh.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -237,7 +237,7 @@ static const struct argp_option options[] = {
 };
 
 static void finish(const struct synthetic_settings *s) {
-    if (s->planted.gradients.basis == BASIS_HADAMARD && !hadamard_has_size(s->planted.gradients.law.n))
+    if (s->planted.gradients.basis == BASIS_HADAMARD && !walsh_has_size(s->planted.gradients.law.n))
         args_fail("--n %lld: must be a power of two for --basis hadamard", (long long)s->planted.gradients.law.n);
     if (s->planted.samples < 2 * s->fit.groups)
         args_fail("--samples %lld: must be at least twice --groups %lld", (long long)s->planted.samples,

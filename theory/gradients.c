@@ -13,7 +13,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/threads.h"
-#include "theory/hadamard.h"
+#include "core/base/walsh.h"
 
 #include <omp.h>
 
@@ -33,7 +33,7 @@ struct gradients {
 static enum status options_check(const struct gradients_options *o) {
     enum status status = power_law_check(&o->law);
     if (status != STATUS_OK) return status;
-    if (o->basis == BASIS_HADAMARD && !hadamard_has_size(o->law.n))
+    if (o->basis == BASIS_HADAMARD && !walsh_has_size(o->law.n))
         return status_set(STATUS_INVALID, "Hadamard basis: n = %lld, must be a power of two", (long long)o->law.n);
     if (o->law.n > INT64_C(1) << 40)
         return status_set(STATUS_INVALID, "gradients: n = %lld, must be at most 2^40", (long long)o->law.n);
@@ -165,7 +165,7 @@ void gradients_row(const struct gradients *g, uint64_t stream, int64_t row, doub
         int64_t drawn = draw(g, rng, first, z);
         for (int64_t i = 0; i < drawn; i++) out[g->order[first + i]] = g->root[first + i] * z[i];
     }
-    hadamard_transform(out, n);
+    walsh_transform(out, n);
     for (int64_t i = 0; i < n; i++) out[i] *= g->sign[i];
 }
 
@@ -201,7 +201,7 @@ double gradients_error(const struct gradients *g, const double *d, double *work)
     double sum = 0;
     if (g->order) {
         for (int64_t i = 0; i < n; i++) work[i] = g->sign[i] * d[i];
-        hadamard_transform(work, n);
+        walsh_transform(work, n);
     }
     for (int64_t k = n - 1; k >= 0; k--) {
         double along = g->root[k] * (g->order ? work[g->order[k]] : d[k]);
@@ -217,9 +217,9 @@ void gradients_covariance(const struct gradients *g, const double *d, double *ou
         return;
     }
     for (int64_t i = 0; i < n; i++) out[i] = g->sign[i] * d[i];
-    hadamard_transform(out, n);
+    walsh_transform(out, n);
     for (int64_t k = 0; k < n; k++) out[g->order[k]] *= g->root[k] * g->root[k];
-    hadamard_transform(out, n);
+    walsh_transform(out, n);
     for (int64_t i = 0; i < n; i++) out[i] *= g->sign[i];
 }
 
@@ -230,7 +230,7 @@ void gradients_to_eigen(const struct gradients *g, const double *d, double *work
         return;
     }
     for (int64_t i = 0; i < n; i++) work[i] = g->sign[i] * d[i];
-    hadamard_transform(work, n);
+    walsh_transform(work, n);
     for (int64_t k = 0; k < n; k++) out[k] = work[g->order[k]];
 }
 

@@ -5,7 +5,7 @@
 #include "walk/validate.h"
 
 #include "core/base/mem.h"
-#include "theory/hadamard.h"
+#include "core/base/walsh.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +90,7 @@ static const struct argp_option synthetic_options[] = {
 static void synthetic_finish(const struct synthetic_settings *s) {
     const struct problem *p = &s->problem;
     const char *refusal = synthetic_refusal(p, &s->walker);
-    if (p->basis == BASIS_HADAMARD && !hadamard_has_size(p->n))
+    if (p->basis == BASIS_HADAMARD && !walsh_has_size(p->n))
         args_fail("--n %lld: must be a power of two for --basis hadamard", (long long)p->n);
     if (p->m > p->n) args_fail("--m %lld: must be at most --n %lld", (long long)p->m, (long long)p->n);
     if (refusal) args_fail("--m %lld: %s", (long long)p->m, refusal);
@@ -251,7 +251,7 @@ static const struct argp_option validate_options[] = {
 static void validate_finish(const struct validate_settings *s) {
     if (!has_study) args_fail("which study? theorem2, theorem3, proposition4 or adversarial");
     if (!walk_engine_keeps(s->engine)) args_fail("--engine %s: does not keep M x = M y", s->engine);
-    if (s->n && (s->n < 1024 || !hadamard_has_size(s->n)))
+    if (s->n && (s->n < 1024 || !walsh_has_size(s->n)))
         args_fail("--n %lld: must be a power of two from 1024 on", (long long)s->n);
     if (s->n && s->study == STUDY_THEOREM3) args_fail("--n %lld: theorem3 has sizes of its own", (long long)s->n);
 }

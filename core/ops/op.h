@@ -69,6 +69,10 @@
 //                                                                                              decoupled weight decay, bias-corrected, then clamped to [low, high]. w, scale none: no pull; limit 0: no clamp.
 //                                                                                              With `random` (w, scale none) element i, counted row by row, is pulled by strength (2 u_i - 1), u_i = rng_uniform(pull, i)
 //
+// Hadamard matrices H of order m that divides C, in C / m blocks along a row (core/quant/hadamard.h):
+// hadamard           x [N, C], signs [1, C] F32 or none,             y [N, C]                  y (+)= H (signs x) / sqrt(m); transposed: signs (H^T x) / sqrt(m), the inverse
+//                    tables I32 of the matrix, none without factors
+//
 // BF16 results of adamw are rounded stochastically: the low 16 random bits are added to the bits of the float, which are then cut; infinities
 // and NaN stay. Element i (row * I' + column) takes words 4 (step O I' + i) + {0, 1, 2} of `rng` for p, m, v: one Philox block per element.
 //
@@ -105,6 +109,7 @@ extern "C" {
 #endif
 
 struct grid;
+struct hadamard;
 
 enum op {
 #define OP(name) OP_##name,
@@ -160,6 +165,11 @@ struct sketch_params {
     uint64_t seed;
 };
 
+struct hadamard_params {
+    const struct hadamard *matrix; // of the width of x
+    bool transposed;
+};
+
 struct scaled_params {
     double factor;
     bool transpose_a, transpose_b; // product: as of matmul
@@ -190,6 +200,7 @@ union op_params {
     const struct grid *grid; // grid_*
     struct adamw_params adamw;
     struct sketch_params sketch;
+    struct hadamard_params hadamard;
     struct scaled_params scaled; // gram, product
     struct rows_pass_params rows_pass;
     struct box_step_params box_step;

@@ -39,6 +39,7 @@ static const struct {
     {"grid_interpolate_grad", "AFA", "A"},
     {"grid_round", "AFA", "A"},
     {"grid_nearest", "AF", "A"},
+    {"hadamard", "TF-", "T"},
     {"adamw", "TTTAAF", "T"},
     {"eigh", "-", "-"},
     {"cholesky", "-", "-"},

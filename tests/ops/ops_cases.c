@@ -4,7 +4,7 @@
 //   k         matmul, product: inner dimension; embedding: vocabulary; rmsnorm_gain_grad, sum_squares: rows S of the output; output_error: S;
 //             rows_gather, rows_pass, box_step: listed rows, 0 for no list
 //   seq ...   rope, attention: T, heads, key/value heads, head width, window, past (rope: offset)
-//   option    rmsnorm_tangent: gaind given; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
+//   option    rmsnorm_tangent: gaind given; hadamard: without signs; kl_divergence: agree asked for; grid ops: a codebook that is not uniform;
 //             eigh: equal eigenvalues; svd: rank 2; attention: scores too large to be powers without a maximum;
 //             rows_pass: without noise; box_step: without h
 //   past      rows_pass: t + 1; gradient: normal noise; inverse: box_step without limit
@@ -18,6 +18,7 @@
 #include "tests/ops/ops.h"
 
 #include "core/base/rng.h"
+#include "core/quant/hadamard.h"
 
 #include <math.h>
 
@@ -126,6 +127,18 @@ const struct op_case op_cases[] = {
     {OP_rmsnorm_gain_grad, .n = 600, .c = 130, .k = 1},
     {OP_rmsnorm_gain_grad, .n = 33, .c = 64, .k = 33},
     {OP_rmsnorm_gain_grad, .n = 300, .c = 72, .k = 2},
+    {OP_hadamard, .n = 1, .c = 1},
+    {OP_hadamard, .n = 3, .c = 2, .inverse = true},
+    {OP_hadamard, .n = 33, .c = 64},
+    {OP_hadamard, .n = 70, .c = 172, .option = true},
+    {OP_hadamard, .n = 70, .c = 172, .inverse = true},
+    {OP_hadamard, .n = 5, .c = 12, .inverse = true, .option = true},
+    {OP_hadamard, .n = 9, .c = 35, .inverse = true},
+    {OP_hadamard, .n = 4, .c = 144, .option = true},
+    {OP_hadamard, .n = 3, .c = 336, .inverse = true},
+    {OP_hadamard, .n = 5, .c = 1376},
+    {OP_hadamard, .n = 2, .c = 1712, .inverse = true},
+    {OP_hadamard, .n = 2, .c = 5120},
     {OP_rope, .n = 1, .seq = 1, .heads = 1, .d = 2},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .past = 5},
     {OP_rope, .n = 66, .seq = 33, .heads = 12, .d = 8, .inverse = true},
@@ -218,6 +231,7 @@ enum dtype op_in_dtype(enum op op, int i) {
         return list ? DTYPE_I32 : DTYPE_F64;
     }
     if (op_is_factorization(op)) return DTYPE_F64;
+    if (op == OP_hadamard && i == 2) return DTYPE_I32;
     bool tokens = op == OP_embedding || op == OP_embedding_grad || op == OP_cross_entropy;
     if (op == OP_output_error && i == 2) return DTYPE_F64;
     return tokens && i == 1 ? DTYPE_I32 : DTYPE_F32;
@@ -247,6 +261,7 @@ bool op_accumulates(enum op op) {
     switch (op) {
     case OP_copy:
     case OP_matmul:
+    case OP_hadamard:
     case OP_gram:
     case OP_product:
     case OP_rmsnorm_grad:
@@ -352,6 +367,24 @@ static void build_rmsnorm(const struct op_case *t, struct rng *rng, struct op_ca
         o->in[1] = gain, o->in[2] = rstd, o->in[3] = normal(rng, t->n, t->c, 1);
         if (t->option) o->in[4] = normal(rng, 1, t->c, 1);
     }
+}
+
+// One matrix per width for the whole process.
+static const struct hadamard *case_matrix(int64_t n) {
+    static struct hadamard *matrices[8192];
+    if (!matrices[n]) REQUIRE(hadamard_new(n, true, &matrices[n]) == STATUS_OK, "matrix of the case");
+    return matrices[n];
+}
+
+static void build_hadamard(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o) {
+    const struct hadamard *h = case_matrix(t->c);
+    call->params.hadamard = (struct hadamard_params){.matrix = h, .transposed = t->inverse};
+    o->in[0] = normal(rng, t->n, t->c, 1);
+    if (!t->option) o->in[1] = integers(rng, t->c, 0, 2), o->in[1].rows = 1, o->in[1].cols = t->c;
+    for (int64_t i = 0; i < o->in[1].cols; i++) o->in[1].x[i] = 2 * o->in[1].x[i] - 1;
+    o->in[2] = matrix_new(h->table_rows, h->words);
+    for (int64_t i = 0; i < h->table_rows * h->words; i++) o->in[2].x[i] = h->tables[i];
+    o->out[0] = matrix_new(t->n, t->c);
 }
 
 static void build_rope(const struct op_case *t, struct rng *rng, struct op_call *call, struct operands *o) {
@@ -490,6 +523,7 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
     case OP_rmsnorm_grad:
     case OP_rmsnorm_gain_grad:
     case OP_rmsnorm_tangent: build_rmsnorm(t, &rng, call, o); break;
+    case OP_hadamard: build_hadamard(t, &rng, call, o); break;
     case OP_rope: build_rope(t, &rng, call, o); break;
     case OP_attention:
     case OP_attention_grad:

@@ -1,5 +1,7 @@
 #include "tests/ops/ops.h"
 
+#include "core/quant/hadamard.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +115,22 @@ static void rmsnorm_tangent(struct operands *o) {
             double xh = AT(x, i, j) * r, along_gain = gaind.rows ? AT(gaind, 0, j) : 0;
             AT(o->out[0], i, j) = r * (AT(xd, i, j) - xh * mean) * AT(gain, 0, j) + xh * along_gain;
         }
+    }
+}
+
+// The matrix by its entries; they are judged by tests/unit/hadamard_test.c.
+static void hadamard(const struct op_call *c, struct operands *o) {
+    const struct hadamard_params *p = &c->params.hadamard;
+    struct matrix x = o->in[0], signs = o->in[1], y = o->out[0];
+    double factor = 1 / sqrt((double)p->matrix->order);
+    EACH(n, x.rows) EACH(i, x.cols) {
+        double sum = 0;
+        EACH(j, x.cols) {
+            int entry = p->transposed ? hadamard_entry(p->matrix, j, i) : hadamard_entry(p->matrix, i, j);
+            sum += entry * (signs.rows && !p->transposed ? AT(signs, 0, j) : 1) * AT(x, n, j);
+        }
+        double value = factor * sum * (signs.rows && p->transposed ? AT(signs, 0, i) : 1);
+        AT(y, n, i) = (c->accumulate ? AT(y, n, i) : 0) + value;
     }
 }
 
@@ -333,6 +351,7 @@ void op_reference(const struct op_call *c, struct operands *o) {
     case OP_rmsnorm_grad: rmsnorm_grad(c, o); break;
     case OP_rmsnorm_gain_grad: rmsnorm_gain_grad(c, o); break;
     case OP_rmsnorm_tangent: rmsnorm_tangent(o); break;
+    case OP_hadamard: hadamard(c, o); break;
     case OP_rope: rope(c, o); break;
     case OP_attention:
     case OP_attention_grad:

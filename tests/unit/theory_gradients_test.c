@@ -4,7 +4,7 @@
 #include "core/base/mem.h"
 #include "core/base/threads.h"
 #include "theory/gradients.h"
-#include "theory/hadamard.h"
+#include "core/base/walsh.h"
 
 #include <gsl/gsl_cdf.h>
 
@@ -35,12 +35,12 @@ static void the_transform_is_its_matrix(void **state) {
         double *x = numbers(n, 1), *want = calloc((size_t)n, sizeof *want);
         for (int64_t i = 0; i < n; i++)
             for (int64_t k = 0; k < n; k++) want[i] += __builtin_popcountll((uint64_t)(i & k)) % 2 ? -x[k] : x[k];
-        hadamard_transform(x, n);
+        walsh_transform(x, n);
         for (int64_t i = 0; i < n; i++) check_near(x[i], want[i], 0, 1e-12 * (double)n);
         free(x);
         free(want);
     }
-    assert_false(hadamard_has_size(0) || hadamard_has_size(12) || hadamard_has_size(-8));
+    assert_false(walsh_has_size(0) || walsh_has_size(12) || walsh_has_size(-8));
 }
 
 // Sizes beyond the cache, where the work is cut differently: H H = n I, and a unit vector gives a Walsh function.
@@ -48,12 +48,12 @@ static void long_transforms_are_their_own_inverse(void **state) {
     (void)state;
     for (int64_t n = 2048; n <= 131072; n *= 2) {
         double *x = numbers(n, 2), *old = numbers(n, 2);
-        hadamard_transform(x, n);
-        hadamard_transform(x, n);
+        walsh_transform(x, n);
+        walsh_transform(x, n);
         for (int64_t i = 0; i < n; i++) check_near(x[i] / (double)n, old[i], 0, 1e-13);
         memset(x, 0, (size_t)n * sizeof *x);
         x[n - 3] = 1;
-        hadamard_transform(x, n);
+        walsh_transform(x, n);
         for (int64_t i = 0; i < n; i++)
             assert_true(x[i] == (__builtin_popcountll((uint64_t)(i & (n - 3))) % 2 ? -1 : 1));
         free(x);

@@ -1,10 +1,10 @@
-#include "theory/hadamard.h"
+#include "core/base/walsh.h"
 
 #include "core/base/status.h"
 
 enum { IN_CACHE = 2048 }; // 16 KiB of doubles
 
-bool hadamard_has_size(int64_t n) { return n >= 1 && (n & (n - 1)) == 0; }
+bool walsh_has_size(int64_t n) { return n >= 1 && (n & (n - 1)) == 0; }
 
 static void butterflies(double *x, int64_t n) {
     for (int64_t half = 1; half < n; half *= 2)
@@ -30,7 +30,7 @@ static void transform(double *x, int64_t n) {
     }
 }
 
-void hadamard_transform(double *x, int64_t n) {
-    REQUIRE(hadamard_has_size(n), "length must be a power of two");
+void walsh_transform(double *x, int64_t n) {
+    REQUIRE(walsh_has_size(n), "length must be a power of two");
     transform(x, n);
 }
