@@ -8,7 +8,7 @@
 
 #include "core/quant/hadamard.h"
 
-enum { HADAMARD_THREADS = 1024, EACH = 4, NUMBERS_FEW = HADAMARD_THREADS * EACH, NUMBERS_MOST = 40960 };
+enum { HADAMARD_THREADS = 1024, EACH = 4, UNITS = 4, NUMBERS_FEW = HADAMARD_THREADS * EACH, NUMBERS_MOST = 40960 };
 
 struct hadamard_shape {
     int64_t rows;
@@ -58,28 +58,31 @@ __device__ static inline void four_outputs(const int32_t *table, int words, int 
     }
 }
 
-// x [outer, m, inner] <- F x for each of outer; UNITS rounds of all threads cover it.
-template <int UNITS>
+// x [outer, m, inner] <- F x for each of outer: whole columns at a time, as many as all threads make in UNITS rounds.
 __device__ static inline void factor_stage(float *x, int numbers, int m, int inner, const int32_t *table, int words) {
-    float sum[UNITS][EACH];
-    int columns = numbers / m;
+    int columns = numbers / m, most = (int)blockDim.x * UNITS / (m / EACH);
+    for (int first = 0; first < columns; first += most) {
+        int some = columns - first < most ? columns - first : most;
+        float sum[UNITS][EACH];
 #pragma unroll
-    for (int u = 0; u < UNITS; u++) {
-        int unit = u * (int)blockDim.x + (int)threadIdx.x, column = unit % columns, i = unit / columns * EACH;
-        if (i < m)
-            four_outputs(table + i * words, words, m, inner, x + column / inner * m * inner + column % inner, sum[u]);
-    }
-    __syncthreads();
+        for (int u = 0; u < UNITS; u++) {
+            int unit = u * (int)blockDim.x + (int)threadIdx.x, column = first + unit % some, i = unit / some * EACH;
+            if (i < m)
+                four_outputs(table + i * words, words, m, inner, x + column / inner * m * inner + column % inner,
+                             sum[u]);
+        }
+        __syncthreads();
 #pragma unroll
-    for (int u = 0; u < UNITS; u++) {
-        int unit = u * (int)blockDim.x + (int)threadIdx.x, column = unit % columns, i = unit / columns * EACH;
-        float *to = x + column / inner * m * inner + column % inner + i * inner;
-        for (int k = 0; k < EACH && i < m; k++) to[k * inner] = sum[u][k];
+        for (int u = 0; u < UNITS; u++) {
+            int unit = u * (int)blockDim.x + (int)threadIdx.x, column = first + unit % some, i = unit / some * EACH;
+            float *to = x + column / inner * m * inner + column % inner + i * inner;
+            for (int k = 0; k < EACH && i < m; k++) to[k * inner] = sum[u][k];
+        }
+        __syncthreads();
     }
-    __syncthreads();
 }
 
-template <typename T, int N, int UNITS>
+template <typename T, int N>
 static __global__ void __launch_bounds__(HADAMARD_THREADS)
     hadamard_rows(struct hadamard_shape s, strided<const T> x, const float *signs, const int32_t *table, strided<T> y) {
     float *room = shared_memory<float>();
@@ -94,10 +97,12 @@ static __global__ void __launch_bounds__(HADAMARD_THREADS)
     __syncthreads();
     sylvester_stages(room, numbers, s.sylvester);
     int inner = s.order;
-    for (int f = 0; f < s.n_factors; f++) {
+#pragma unroll
+    for (int f = 0; f < HADAMARD_FACTORS; f++) {
+        if (f >= s.n_factors) break;
         int m = s.factors[f];
         inner /= m;
-        factor_stage<UNITS>(room, numbers, m, inner, table + (s.transposed ? m * s.words : 0), s.words);
+        factor_stage(room, numbers, m, inner, table + (s.transposed ? m * s.words : 0), s.words);
         table += 2 * m * s.words;
     }
     for (int p = (int)threadIdx.x; p < packs; p += (int)blockDim.x) {
@@ -123,7 +128,7 @@ static struct hadamard_shape hadamard_shape_of(const struct op_call *call) {
     return s;
 }
 
-template <typename T, int N, int UNITS>
+template <typename T, int N>
 static enum status hadamard_launch(struct backend *backend, const struct op_call *call,
                                    const struct hadamard_shape &s) {
     int numbers = s.rows_each * s.n;
@@ -131,7 +136,7 @@ static enum status hadamard_launch(struct backend *backend, const struct op_call
     REQUIRE(blocks <= INT32_MAX, "more blocks than a launch can have");
     unsigned threads = (unsigned)((numbers + EACH * WARP - 1) / (EACH * WARP) * WARP);
     if (threads > HADAMARD_THREADS) threads = HADAMARD_THREADS;
-    return LAUNCH((hadamard_rows<T, N, UNITS>), (unsigned)blocks, threads, numbers * (int)sizeof(float), backend, s,
+    return LAUNCH((hadamard_rows<T, N>), (unsigned)blocks, threads, numbers * (int)sizeof(float), backend, s,
                   strided_of<const T>(call->in[0]), (const float *)call->in[1].data, (const int32_t *)call->in[2].data,
                   strided_of<T>(call->out[0]));
 }
@@ -143,14 +148,8 @@ extern "C" enum status cuda_hadamard(struct backend *backend, const struct op_ca
         return status_set(STATUS_UNSUPPORTED, "hadamard: rows of %lld numbers do not fit on the device; at most %d",
                           (long long)x.cols, NUMBERS_MOST);
     struct hadamard_shape s = hadamard_shape_of(call);
-    int numbers = s.rows_each * s.n;
-    WITH_FLOAT(T, x.dtype, WITH_PACK(N, sizeof(T), packs_fit(x, sizeof(T)) && packs_fit(y, sizeof(T)), {
-                   if (numbers <= NUMBERS_FEW)
-                       status = hadamard_launch<T, N, 1>(backend, call, s);
-                   else if (numbers <= 4 * NUMBERS_FEW)
-                       status = hadamard_launch<T, N, 4>(backend, call, s);
-                   else
-                       status = hadamard_launch<T, N, NUMBERS_MOST / NUMBERS_FEW>(backend, call, s);
-               }));
+    WITH_FLOAT(T, x.dtype,
+               WITH_PACK(N, sizeof(T), packs_fit(x, sizeof(T)) && packs_fit(y, sizeof(T)),
+                         status = hadamard_launch<T, N>(backend, call, s)));
     return status;
 }

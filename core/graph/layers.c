@@ -76,8 +76,25 @@ static enum status product(struct step *step, struct view x, struct view w, stru
             .op = OP_matmul, .accumulate = accumulate, .in = {x, w}, .out = {y}, .params.matmul.transpose_b = true});
 }
 
+static enum status tap(struct step *step, struct view x, const struct weight *weight) {
+    return weight->tap ? weight->tap->take(weight->tap, step, weight, x) : STATUS_OK;
+}
+
+static enum status rotate_new(struct step *step, const struct rotation_side *side, struct view x, struct view *out) {
+    enum status status = step_take(step, x.dtype, x.rows, x.cols, out);
+    return status == STATUS_OK ? rotation_run(step, side, false, x, *out, false) : status;
+}
+
 enum status linear_tap(struct step *step, struct value *x, const struct weight *weight) {
-    return weight->tap ? weight->tap->take(weight->tap, step, weight, x->data) : STATUS_OK;
+    if (!weight->rotation || !weight->tap) return tap(step, x->data, weight);
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct view turned;
+    TRY(rotate_new(step, &weight->rotation->in, x->data, &turned));
+    TRY(tap(step, turned, weight));
+    step_release(step, mark);
+done:
+    return status;
 }
 
 // y += u B^T with u = x A^T [N, r], which the way back needs; yd += ud B^T + u Bd^T, ud = xd A^T + x Ad^T.
@@ -105,13 +122,13 @@ done:
 }
 
 // y (+)= x W^T and yd (+)= xd W^T + x Wd^T, then the adapter's part.
-static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
-                                  struct view yd, bool accumulate, struct view *u) {
+static enum status plain_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
+                                 struct view yd, bool accumulate, struct view *u) {
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view w;
     *u = (struct view){0};
-    TRY(linear_tap(step, x, weight));
+    TRY(tap(step, x->data, weight));
     TRY(weight_value(step, weight, &w));
     TRY(product(step, x->data, w, y, accumulate));
     if (yd.rows) {
@@ -124,6 +141,27 @@ static enum status linear_forward(struct step *step, struct value *x, struct wei
     step_release(step, mark);
     if (weight_adapter(weight)) TRY(adapter_forward(step, x, weight->adapter, y, yd, u));
     if (!step_options(step)->gradient) step_release(step, mark);
+done:
+    return status;
+}
+
+// The same in rotated coordinates, between a rotation of x and one of y. What the adapter's way back needs lies above it all.
+static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
+                                  struct view yd, bool accumulate, struct view *u) {
+    const struct rotation *rotation = weight->rotation;
+    if (!rotation) return plain_forward(step, x, weight, y, yd, accumulate, u);
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    struct value turned = {.has_tangent = x->has_tangent};
+    struct view y_turned, yd_turned = {0};
+    TRY(rotate_new(step, &rotation->in, x->data, &turned.data));
+    if (x->has_tangent) TRY(rotate_new(step, &rotation->in, x->tangent, &turned.tangent));
+    TRY(step_take(step, y.dtype, y.rows, y.cols, &y_turned));
+    if (yd.rows) TRY(step_take(step, yd.dtype, yd.rows, yd.cols, &yd_turned));
+    TRY(plain_forward(step, &turned, weight, y_turned, yd_turned, false, u));
+    TRY(rotation_run(step, &rotation->out, true, y_turned, y, accumulate));
+    if (yd.rows) TRY(rotation_run(step, &rotation->out, true, yd_turned, yd, accumulate));
+    if (!u->rows || !step_options(step)->gradient) step_release(step, mark);
 done:
     return status;
 }
@@ -149,8 +187,8 @@ done:
     return status;
 }
 
-static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy,
-                                       struct view u) {
+static enum status plain_reverse(struct step *step, struct value *x, struct weight *weight, struct view dy,
+                                 struct view u) {
     enum status status = STATUS_OK;
     if (x->needs_grad) {
         struct view dx, w;
@@ -164,6 +202,25 @@ static enum status linear_reverse_part(struct step *step, struct value *x, struc
     if (weight_adapter(weight)) TRY(adapter_reverse(step, x, weight->adapter, dy, u));
     // Last, for the sink may change the weight.
     if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
+done:
+    return status;
+}
+
+static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy,
+                                       struct view u) {
+    const struct rotation *rotation = weight->rotation;
+    if (!rotation) return plain_reverse(step, x, weight, dy, u);
+    enum status status = STATUS_OK;
+    struct value turned = {.data = x->data, .needs_grad = x->needs_grad};
+    struct view dx, dy_turned;
+    bool accumulate;
+    if (x->needs_grad) TRY(step_grad(step, x, &dx, &accumulate));
+    struct step_mark mark = step_mark(step);
+    TRY(rotate_new(step, &rotation->out, dy, &dy_turned));
+    if (weight_needs_grad(weight)) TRY(rotate_new(step, &rotation->in, x->data, &turned.data));
+    TRY(plain_reverse(step, &turned, weight, dy_turned, u));
+    if (x->needs_grad) TRY(rotation_run(step, &rotation->in, true, turned.grad, dx, accumulate));
+    step_release(step, mark);
 done:
     return status;
 }

@@ -13,9 +13,12 @@
 // A matrix may carry a low-rank adapter {A [r, in], B [out, r]}, two weights of their own with sinks, gradients and directions like any
 // other: its layer is y = x W^T + (x A^T) B^T, and W takes no part in what the adapter learns. It belongs to the matrix in use: the
 // original of a matrix on a grid (WEIGHT_STORED) is without, so that one network is teacher and student. core/nn/lora.h makes them.
+//
+// A matrix with a rotation is the matrix in rotated coordinates, and all of this belongs to them (core/graph/rotation.h).
 #ifndef DQ_CORE_GRAPH_WEIGHT_H
 #define DQ_CORE_GRAPH_WEIGHT_H
 
+#include "core/graph/rotation.h"
 #include "core/graph/step.h"
 #include "core/quant/grid.h"
 
@@ -39,9 +42,10 @@ struct weight {
         grad; // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink. Gains: F32
     struct view
         direction; // [rows, cols] tangent of the value in forward mode, matrices in the step's dtype; empty = zero
-    struct grad_sink *sink;    // receives the gradient of the value; NULL = nobody asks for it
-    struct input_tap *tap;     // sees what the value is multiplied by; NULL = nobody asks for it
-    struct weight *adapter[2]; // A, B, matrices in F32; borrowed; NULL = none
+    struct grad_sink *sink;          // receives the gradient of the value; NULL = nobody asks for it
+    struct input_tap *tap;           // sees what the value is multiplied by; NULL = nobody asks for it
+    struct weight *adapter[2];       // A, B, matrices in F32; borrowed; NULL = none
+    const struct rotation *rotation; // borrowed; NULL = none
 };
 
 // Sees the input x [N, in] of a weight's product in the forward pass, in the step's dtype and as it is multiplied. It must have

@@ -4,6 +4,8 @@
 #include "tests/cuda_host/random_numbers.h"
 #include "tests/ops/ops_trial.h"
 
+#include "core/quant/hadamard.h"
+
 static struct backend *opened(const char *name) {
     static struct backend *cpu, *device;
     if (!cpu) {
@@ -76,6 +78,42 @@ static void check_update(const struct trial *cpu, const struct trial *device) {
                            1e-6);
 }
 
+// Rows wider than the cases of all backends: whole columns in several rounds, up to the most a block holds.
+static void wide_rows_are_rotated_as_on_the_cpu(void **state) {
+    (void)state;
+    static const int64_t widths[] = {17920, 28672, 40960};
+    for (int w = 0; w < 6; w++) {
+        int64_t n = widths[w / 2];
+        struct hadamard *h = NULL;
+        check_ok(hadamard_new(n, false, &h));
+        float *host[2] = {malloc((size_t)n * 4), malloc((size_t)n * 4)};
+        for (int b = 0; b < 2; b++) {
+            struct backend *backend = opened(b ? "cuda_host" : "cpu");
+            struct view x, y, tables = {0};
+            check_ok(backend_matrix_new(backend, DTYPE_F32, 1, n, "x", &x));
+            check_ok(backend_matrix_new(backend, DTYPE_F32, 1, n, "y", &y));
+            if (h->n_factors) {
+                check_ok(backend_matrix_new(backend, DTYPE_I32, h->table_rows, h->words, "tables", &tables));
+                check_ok(backend_write(backend, tables, h->tables));
+            }
+            rng_uniform_fill((struct rng){.seed = 4, .stream = RNG_TEST}, 0, host[b], n);
+            check_ok(backend_write(backend, x, host[b]));
+            check_ok(backend_run(backend, &(struct op_call){.op = OP_hadamard,
+                                                            .in = {x, {0}, tables},
+                                                            .out = {y},
+                                                            .params.hadamard = {.matrix = h, .transposed = w % 2}}));
+            check_ok(backend_read(backend, y, host[b]));
+            check_ok(backend_sync(backend));
+            backend_matrix_free(backend, &x);
+            backend_matrix_free(backend, &y);
+            backend_matrix_free(backend, &tables);
+        }
+        check_all_near(host[1], host[0], n, 1e-5, 1e-4); // the first entry is sqrt(n) / 2
+        free(host[0]), free(host[1]);
+        hadamard_free(h);
+    }
+}
+
 static void what_lies_on_a_grid_has_the_bits_of_the_cpu(void **state) {
     (void)state;
     each_case(OP_grid_scale, false, check_bits);
@@ -141,6 +179,7 @@ static void rotations_and_exact_sums_have_the_bits_of_the_cpu(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_numbers_are_those_of_the_host),
+        cmocka_unit_test(wide_rows_are_rotated_as_on_the_cpu),
         cmocka_unit_test(what_lies_on_a_grid_has_the_bits_of_the_cpu),
         cmocka_unit_test(sums_on_a_grid_are_within_an_ulp_of_the_cpu),
         cmocka_unit_test(an_fp32_update_is_that_of_the_cpu),

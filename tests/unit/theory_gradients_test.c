@@ -3,8 +3,8 @@
 
 #include "core/base/mem.h"
 #include "core/base/threads.h"
-#include "theory/gradients.h"
 #include "core/base/walsh.h"
+#include "theory/gradients.h"
 
 #include <gsl/gsl_cdf.h>
 

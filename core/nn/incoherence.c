@@ -1,0 +1,203 @@
+#include "core/nn/incoherence.h"
+
+#include "core/base/mem.h"
+#include "core/base/rng.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- construction
+
+static int width_order(const void *a, const void *b) {
+    const int64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+// The different widths of matrices inside the layers, ascending; free() the list.
+static int64_t widths_list(const struct transformer *model, int64_t **out) {
+    int64_t *list = mem_new(2 * (size_t)model->n_weights, sizeof *list), n = 0, kept = 0;
+    for (int64_t i = 0; i < model->n_weights; i++)
+        if (model->weights[i].is_linear) list[n++] = model->weights[i].cols, list[n++] = model->weights[i].rows;
+    qsort(list, (size_t)n, sizeof *list, width_order);
+    for (int64_t i = 0; i < n; i++)
+        if (i == 0 || list[i] != list[i - 1]) list[kept++] = list[i];
+    *out = list;
+    return kept;
+}
+
+static enum status widths_make(struct incoherence *incoherence) {
+    enum status status = STATUS_OK;
+    int64_t *list = NULL, n = widths_list(incoherence->model, &list);
+    char missing[200] = "";
+    size_t at = 0;
+    incoherence->widths = mem_new((size_t)n, sizeof *incoherence->widths);
+    for (int64_t i = 0; i < n; i++) {
+        struct rotation_width *width = &incoherence->widths[incoherence->n_widths];
+        status = hadamard_new(list[i], incoherence->blocks, &width->matrix);
+        if (status == STATUS_OK)
+            incoherence->n_widths++;
+        else if (at < sizeof missing - 24)
+            at += (size_t)snprintf(missing + at, sizeof missing - at, "%s%lld", at ? ", " : "", (long long)list[i]);
+    }
+    status = STATUS_OK;
+    if (at)
+        status = status_set(
+            STATUS_UNSUPPORTED,
+            "no Hadamard matrix of the width %s can be built; hadamard-blocks rotates in smaller blocks", missing);
+    free(list);
+    return status;
+}
+
+static struct rotation_width *width_of(struct incoherence *incoherence, int64_t n) {
+    struct rotation_width *width = incoherence->widths;
+    while (width->matrix->n != n) width++;
+    return width;
+}
+
+static enum status tables_make(struct backend *backend, struct rotation_width *width) {
+    const struct hadamard *h = width->matrix;
+    if (!h->n_factors) return STATUS_OK;
+    enum status status =
+        backend_matrix_new(backend, DTYPE_I32, h->table_rows, h->words, "factors of Hadamard matrices", &width->tables);
+    return status == STATUS_OK ? backend_write(backend, width->tables, h->tables) : status;
+}
+
+static enum status side_make(struct incoherence *incoherence, int64_t n, struct rotation_side *side) {
+    struct backend *backend = incoherence->model->backend;
+    const struct rotation_width *width = width_of(incoherence, n);
+    side->matrix = width->matrix;
+    side->tables = width->tables;
+    enum status status = backend_matrix_new(backend, DTYPE_F32, 1, n, "signs of a rotation", &side->signs);
+    if (status != STATUS_OK) return status;
+    return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {side->signs}, .params.value = 1});
+}
+
+enum status incoherence_new(struct transformer *model, bool blocks, struct incoherence **out) {
+    enum status status = STATUS_OK;
+    struct incoherence *incoherence = mem_new(1, sizeof *incoherence);
+    *incoherence = (struct incoherence){.model = model, .blocks = blocks};
+    incoherence->rotations = mem_new((size_t)model->n_weights, sizeof *incoherence->rotations);
+    TRY(widths_make(incoherence));
+    for (int64_t i = 0; i < incoherence->n_widths; i++) TRY(tables_make(model->backend, &incoherence->widths[i]));
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct weight *weight = &model->weights[i];
+        struct rotation *rotation = &incoherence->rotations[i];
+        if (!weight->is_linear) continue;
+        REQUIRE(!weight->rotation, "a matrix is rotated once");
+        TRY(side_make(incoherence, weight->cols, &rotation->in));
+        TRY(side_make(incoherence, weight->rows, &rotation->out));
+        weight->rotation = rotation;
+    }
+    *out = incoherence;
+    incoherence = NULL;
+done:
+    incoherence_free(incoherence);
+    return status;
+}
+
+void incoherence_free(struct incoherence *incoherence) {
+    if (!incoherence) return;
+    struct transformer *model = incoherence->model;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        struct rotation *rotation = &incoherence->rotations[i];
+        if (model->weights[i].rotation == rotation) model->weights[i].rotation = NULL;
+        backend_matrix_free(model->backend, &rotation->in.signs);
+        backend_matrix_free(model->backend, &rotation->out.signs);
+    }
+    for (int64_t i = 0; i < incoherence->n_widths; i++) {
+        backend_matrix_free(model->backend, &incoherence->widths[i].tables);
+        hadamard_free(incoherence->widths[i].matrix);
+    }
+    free(incoherence->widths);
+    free(incoherence->rotations);
+    free(incoherence);
+}
+
+// ---- signs
+
+enum status incoherence_signs_set(struct incoherence *incoherence, struct weight *weight, const float *in,
+                                  const float *out) {
+    enum status status = STATUS_OK;
+    struct backend *backend = incoherence->model->backend;
+    const struct rotation *rotation = &incoherence->rotations[weight->index];
+    TRY(backend_write(backend, rotation->in.signs, in));
+    TRY(backend_write(backend, rotation->out.signs, out));
+    TRY(backend_sync(backend));
+done:
+    return status;
+}
+
+enum status incoherence_signs_get(const struct incoherence *incoherence, const struct weight *weight, float *in,
+                                  float *out) {
+    enum status status = STATUS_OK;
+    struct backend *backend = incoherence->model->backend;
+    const struct rotation *rotation = &incoherence->rotations[weight->index];
+    TRY(backend_read(backend, rotation->in.signs, in));
+    TRY(backend_read(backend, rotation->out.signs, out));
+    TRY(backend_sync(backend));
+done:
+    return status;
+}
+
+static void signs_draw(struct rng rng, uint64_t first_word, float *out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = rng_bits(rng, first_word + (uint64_t)i / 32) >> i % 32 & 1 ? -1.0f : 1.0f;
+}
+
+// ---- weights
+
+// One row, or one column, of w through a side; room for it in double.
+static void line_apply(const struct hadamard *h, bool back, const float *signs, float *line, int64_t step, double *x) {
+    for (int64_t i = 0; i < h->n; i++) x[i] = (double)line[i * step];
+    hadamard_apply(h, back, signs, x);
+    for (int64_t i = 0; i < h->n; i++) line[i * step] = (float)x[i];
+}
+
+enum status incoherence_apply(const struct incoherence *incoherence, const struct weight *weight, bool back, float *w) {
+    enum status status = STATUS_OK;
+    const struct rotation *rotation = &incoherence->rotations[weight->index];
+    int64_t rows = weight->rows, cols = weight->cols, longest = rows > cols ? rows : cols;
+    float *signs = mem_new((size_t)(rows + cols), sizeof *signs);
+    TRY(incoherence_signs_get(incoherence, weight, signs, signs + cols));
+#pragma omp parallel
+    {
+        double *x = mem_new((size_t)longest, sizeof *x);
+#pragma omp for
+        for (int64_t i = 0; i < rows; i++) line_apply(rotation->in.matrix, back, signs, w + i * cols, 1, x);
+#pragma omp for
+        for (int64_t j = 0; j < cols; j++) line_apply(rotation->out.matrix, back, signs + cols, w + j, cols, x);
+        free(x);
+    }
+done:
+    free(signs);
+    return status;
+}
+
+static enum status weight_rotate(struct incoherence *incoherence, struct weight *weight, uint64_t seed) {
+    enum status status = STATUS_OK;
+    struct backend *backend = incoherence->model->backend;
+    int64_t rows = weight->rows, cols = weight->cols;
+    struct rng rng = {.seed = seed, .stream = RNG_INCOHERENCE + (uint64_t)weight->index};
+    float *signs = mem_new((size_t)(rows + cols), sizeof *signs);
+    void *w = NULL;
+    signs_draw(rng, 0, signs, cols);
+    signs_draw(rng, (uint64_t)(cols + 31) / 32, signs + cols, rows);
+    TRY(incoherence_signs_set(incoherence, weight, signs, signs + cols));
+    TRY(mem_buffer_new(rows * cols * 4, weight->name, &w));
+    TRY(backend_floats_read(backend, weight->stored, w));
+    TRY(incoherence_apply(incoherence, weight, false, w));
+    TRY(backend_floats_write(backend, weight->stored, w));
+done:
+    free(signs);
+    mem_buffer_free(w);
+    return status;
+}
+
+enum status incoherence_rotate(struct incoherence *incoherence, uint64_t seed) {
+    enum status status = STATUS_OK;
+    struct transformer *model = incoherence->model;
+    for (int64_t i = 0; i < model->n_weights && !model->backend->fns->plans_only; i++)
+        if (model->weights[i].is_linear) TRY(weight_rotate(incoherence, &model->weights[i], seed));
+done:
+    return status;
+}
