@@ -34,6 +34,7 @@ enum {
     KEY_RECOMPUTE,
     KEY_LEAVE_CLIPPING,
     KEY_COMPARE,
+    KEY_START,
     KEY_MATRIX,
     KEY_QUICK,
 };
@@ -124,8 +125,6 @@ static enum status synthetic_start(const struct program_common *common, void *in
 // ---- round ----
 
 static struct round_settings round_settings = {
-    .bits = 4,
-    .group_size = -1,
     .samples = 64,
     .seq_len = 2048,
     .validation_samples = 64,
@@ -138,6 +137,9 @@ static const struct argp_option round_options[] = {
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
     {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 1},
     {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 1},
+    {"start", KEY_START, "RUN", 0,
+     "depart from the x that this run of the program discquant kept (--keep-x), on its grid, instead of the weights",
+     1},
     {0, 0, 0, 0, "Text:", 2},
     {"calibration", KEY_CALIBRATION, "FILE", 0,
      "text from which windows for M and fresh windows are drawn; may be given more than once", 2},
@@ -173,7 +175,10 @@ static const struct argp_option round_options[] = {
     {0},
 };
 
-static void round_finish(const struct round_settings *s) {
+static void round_finish(struct round_settings *s) {
+    if (s->start && (s->bits || s->group_size)) args_fail("--start brings its grid: leave out --bits and --group-size");
+    if (!s->start && !s->bits) s->bits = 4;
+    if (!s->start && !s->group_size) s->group_size = -1;
     if (!s->model) args_fail("--model is missing");
     if (!s->n_calibration) args_fail("--calibration is missing");
     if (!s->validation) args_fail("--validation is missing");
@@ -184,7 +189,7 @@ static void add_compared(struct round_settings *s, const char *arg) {
     if (!path || path == arg || !path[1]) args_fail("--compare %s: want NAME=DIR", arg);
     if (s->n_compared == ROUND_COMPARED_MAX) args_fail("--compare: at most %d folders", ROUND_COMPARED_MAX);
     char *name = mem_format("%.*s", (int)(path - arg), arg);
-    static const char *const taken[] = {"before", "walk", "rtn", "random", "closest"};
+    static const char *const taken[] = {"before", "walk", "start", "nearest", "rtn", "random", "closest"};
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         if (strcmp(name, taken[i]) == 0) args_fail("--compare %s: the name is taken", arg);
     for (int i = 0; i < s->n_compared; i++)
@@ -202,6 +207,7 @@ static error_t round_parse(int key, char *arg, struct argp_state *state) {
         s->group_size = args_integer("--group-size", arg, -1, many);
         if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
         return 0;
+    case KEY_START: s->start = arg; return 0;
     case KEY_CALIBRATION:
         if (s->n_calibration == ROUND_FILES_MAX) args_fail("--calibration: at most %d files", ROUND_FILES_MAX);
         s->calibration[s->n_calibration++] = arg;

@@ -105,6 +105,14 @@ void network_free(struct network *network) {
     free(network);
 }
 
+void network_start(struct network *network, const double *x) {
+    for (int64_t i = 0; i < network->n; i++) {
+        REQUIRE(x[i] >= 0 && x[i] <= 1, "x is in the box");
+        network->y[i] = network->s[i] > 0 ? x[i] : 0;
+    }
+    network->interpolated = true;
+}
+
 // ---- windows ----
 
 enum status network_draw(const struct corpus *corpus, int64_t seq_len, uint64_t seed, int64_t first, int64_t n,
@@ -209,7 +217,8 @@ static enum status each_pass(struct network *network, const int32_t *tokens, int
     struct pass pass = {0};
     int64_t batch = batch_of(network, windows), seq_len = network->options.seq_len;
     struct rows_sink *sink = rows_sink_new(batch, NULL, taker.take, taker.context);
-    transformer_set_form(network->model, WEIGHT_STORED);
+    if (network->interpolated) TRY(network_set(network, NULL));
+    transformer_set_form(network->model, network->interpolated ? WEIGHT_INTERPOLATED : WEIGHT_STORED);
     set_sinks(network, &sink->sink);
     TRY(pass_open(&pass, network->model->backend, batch, seq_len));
     for (int64_t before = 0; before < windows; before += batch) {
@@ -222,6 +231,7 @@ static enum status each_pass(struct network *network, const int32_t *tokens, int
     }
 done:
     set_sinks(network, NULL);
+    transformer_set_form(network->model, WEIGHT_STORED);
     pass_close(&pass, network->model->backend);
     rows_sink_free(sink);
     return status;
@@ -276,6 +286,8 @@ done:
 enum status network_clip_offsets(struct network *network, const int32_t *tokens, int64_t windows, double *offsets) {
     enum status status = STATUS_OK;
     void *direction = NULL;
+    memset(offsets, 0, (size_t)windows * sizeof *offsets);
+    if (network->interpolated) return STATUS_OK;
     TRY(mem_buffer_new(network->n * (int64_t)sizeof(double), "a direction", &direction));
     TRY(each_weight(network, take_clipped, direction));
     TRY(products_with(network, tokens, windows, direction, offsets));

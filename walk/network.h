@@ -15,6 +15,9 @@
 // Weights on the grid or outside its range have down = up: s = 0, y = 0, their rows of M are zero, and a walk freezes them
 // at the start. Outside the range w^y is not w: rounding moves them whatever x is, which network_clip_offsets measures.
 //
+// network_start lets rounding depart from another point: y is that point then, and gradients are those of the network with the
+// weights w^y, the neighbours staying those of w. Then nothing is clipped: w^y is what the gradients belong to.
+//
 // Numbers are the same bits for any number of threads. Another `batch` changes them by fp32 rounding.
 #ifndef DQ_WALK_NETWORK_H
 #define DQ_WALK_NETWORK_H
@@ -39,11 +42,15 @@ struct network {
     int64_t frozen;            // of these with s = 0
     int64_t *first;            // [weights of the model] coordinate of the first entry, -1 = not rounded
     double *y, *s;             // [n]
+    bool interpolated;         // network_start was called: gradients at w^y instead of w
 };
 
 enum status network_new(struct transformer *model, struct step *step, const struct grid *grid,
                         const struct network_options *options, struct network **out);
 void network_free(struct network *network); // accepts NULL
+
+// y = x [n], in [0, 1] and exact in fp32, with 0 where s = 0.
+void network_start(struct network *network, const double *x);
 
 // Windows first .. first + n - 1 of the corpus in an order that (seed) decides: tokens [n, seq_len]. What is drawn with
 // other `first` shares no window. STATUS_INVALID: there are not so many.
@@ -77,7 +84,8 @@ void network_matrix_free(struct network_matrix *matrix); // accepts NULL; the fi
 enum status network_inner(struct network *network, const int32_t *tokens, int64_t windows, const double *d,
                           double *products);
 
-// offsets[k] = <gradient of window k, w^y - w>: what clipping by the grid adds to every rounding's loss change.
+// offsets[k] = <gradient of window k, w^y - w>: what clipping by the grid adds to every rounding's loss change. 0 after
+// network_start.
 enum status network_clip_offsets(struct network *network, const int32_t *tokens, int64_t windows, double *offsets);
 
 // ---- losses ----

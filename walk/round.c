@@ -5,6 +5,7 @@
 #include "core/nn/evaluate.h"
 #include "data/corpus.h"
 #include "data/model.h"
+#include "data/point.h"
 #include "theory/error_law.h"
 #include "walk/bootstrap.h"
 #include "walk/network.h"
@@ -25,6 +26,8 @@ struct run {
     struct run_folder *folder;
     struct model *model;
     struct corpus *calibration, *validation;
+    struct grid grid;
+    struct point *point; // settings->start's
     struct network *network;
     struct network_matrix *matrix;
     struct frame *frame;
@@ -34,6 +37,8 @@ struct run {
     double *fresh_losses;                              // [fresh] of the original network
     double *products, *losses;                         // [fresh] scratch
     double *start, *x, *before;                        // [n]; before: the walk's point before its final phase
+    double *weights_y;                                 // [n] y of the weights where network->y is another start
+    int64_t free;                                      // coordinates of network->y that are neither 0 nor 1
     double clip_rms, clip_left, clip_residual, shift2; // of the start
     double energy, energy_total;                       // mean |P g|^2, |g|^2 over the fresh windows
     double perplexity_original;
@@ -90,6 +95,7 @@ static enum status draw(struct run *run) {
     TRY(buffer(run->network->n, 8, "a point", &run->start));
     TRY(buffer(run->network->n, 8, "a point", &run->x));
     TRY(buffer(run->network->n, 8, "a point", &run->before));
+    TRY(buffer(run->network->n, 8, "a point", &run->weights_y));
     TRY(network_draw(run->calibration, s->seq_len, run->common->seed, 0, run->m, run->tokens));
     TRY(network_draw(run->calibration, s->seq_len, run->common->seed, run->m, run->fresh, run->fresh_tokens));
 done:
@@ -102,6 +108,29 @@ static double rms(const double *values, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += values[i] * values[i];
     return sqrt(sum / (double)n);
+}
+
+static bool is_free(const struct run *run, int64_t i) {
+    return run->network->y[i] > 0 && run->network->y[i] < 1 && run->network->s[i] > 0;
+}
+
+static void clear_rounded(const struct run *run, int64_t stride, double *rows) {
+    for (int64_t i = 0; i < run->network->n; i++)
+        if (!is_free(run, i)) memset(rows + i * stride, 0, (size_t)stride * sizeof *rows);
+}
+
+// Where rounding departs from, and how much of it is left to round.
+static enum status find_start(struct run *run) {
+    enum status status = STATUS_OK;
+    struct network *network = run->network;
+    memcpy(run->weights_y, network->y, (size_t)network->n * sizeof *network->y);
+    if (run->point) {
+        TRY(point_read(run->point, network->rounding, run->x));
+        network_start(network, run->x);
+    }
+    for (int64_t i = 0; i < network->n; i++) run->free += is_free(run, i);
+done:
+    return status;
 }
 
 // M, its frame, and the start of the walk.
@@ -118,11 +147,12 @@ static enum status make_instance(struct run *run) {
                  (double)(n * stride * 8) / 1e6, options.path ? " of the disk at " : "",
                  options.path ? options.path : "");
     TRY(network_matrix_new(network, run->tokens, run->m, &options, &run->matrix));
+    clear_rounded(run, stride, run->matrix->values);
     TRY(network_clip_offsets(network, run->tokens, run->m, run->offsets));
     TRY(network_clip_offsets(network, run->fresh_tokens, run->fresh, run->fresh_offsets));
     memcpy(run->start, network->y, (size_t)n * sizeof *run->start);
     run->clip_rms = rms(run->fresh_offsets, run->fresh);
-    bool shifted = !run->settings->leave_clipping && walk_engine_keeps(run->settings->walker.engine);
+    bool shifted = !run->point && !run->settings->leave_clipping && walk_engine_keeps(run->settings->walker.engine);
     if (shifted) TRY(shift_new(run->matrix->values, n, run->m, stride, run->offsets, run->start, &run->clip_left));
     struct backend *backend = run->model->backend;
     struct frame_options there = {.backend = backend->fns->host_memory ? NULL : backend};
@@ -149,6 +179,7 @@ static enum status measure_energy(struct run *run) {
         int64_t count = run->fresh - first < CHUNK ? run->fresh - first : CHUNK;
         const double *g = rows, *q = inside;
         TRY(network_rows(run->network, run->fresh_tokens + first * seq_len, count, CHUNK, rows));
+        clear_rounded(run, CHUNK, rows);
         for (int64_t i = 0; i < n; i += SLICE)
             cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)frame->width, (int)count,
                         (int)(n - i < SLICE ? n - i : SLICE), 1, frame->q + i * frame->stride, (int)frame->stride,
@@ -166,7 +197,10 @@ done:
     return status;
 }
 
+// Of the network that gradients are taken at.
 static enum status original_losses(struct run *run) {
+    if (run->point)
+        return network_losses(run->network, run->fresh_tokens, run->fresh, run->network->y, run->fresh_losses);
     struct evaluation *e = NULL;
     struct evaluate_options options = {.form = WEIGHT_STORED, .batch = run->settings->batch};
     enum status status = evaluate(run->model->transformer, run->model->step, run->fresh_tokens, run->fresh,
@@ -254,16 +288,16 @@ static enum status measure_gradients(struct run *run, const char *suffix, bool c
     }
     struct nest nest = {.levels = 1, .counts = {run->fresh}, .values = run->products, .stride = 1};
     struct interval qe = bootstrap_mean(&nest, run->common->seed);
-    int64_t rank = constrained ? run->frame->rank : 0, free_coordinates = network->n - network->frozen;
+    int64_t rank = constrained ? run->frame->rank : 0;
     put(line, result, "distance2", suffix, distance2);
     put(line, result, "qe_calibration", suffix, sampled2);
     put(line, result, "qe", suffix, qe.mean);
     put(line, result, "qe_ci_low", suffix, qe.low);
     put(line, result, "qe_ci_high", suffix, qe.high);
     put(line, result, "rms_product", suffix, sqrt(qe.mean));
-    if (rank < free_coordinates)
+    if (rank < run->free)
         put(line, result, "qe_predicted", suffix,
-            error_law_predict(distance2, free_coordinates, rank, rank ? run->energy : run->energy_total));
+            error_law_predict(distance2, run->free, rank, rank ? run->energy : run->energy_total));
     put(line, result, "loss_change", suffix, change);
     put(line, result, "loss_change_rms", suffix, sqrt(change2));
     out->qe = qe.mean;
@@ -307,8 +341,8 @@ static enum status measure(struct run *run, const char *name, const char *suffix
     bool walked = strcmp(name, "before") == 0 || strcmp(name, "walk") == 0;
     bool constrained = strcmp(name, "closest") == 0 || (walked && walker_is_constrained(&run->settings->walker));
     TRY(measure_gradients(run, suffix, constrained, line, &figures));
-    TRY(measure_network(run, strcmp(name, "before") == 0 ? WEIGHT_INTERPOLATED : WEIGHT_ROUNDED, suffix, line,
-                        &figures));
+    bool fractional = strcmp(name, "before") == 0 || strcmp(name, "start") == 0;
+    TRY(measure_network(run, fractional ? WEIGHT_INTERPOLATED : WEIGHT_ROUNDED, suffix, line, &figures));
     TRY(run_folder_log(run->folder, line));
     progress_say("%-9s  rms product on fresh windows %.4g, KL %.4g, perplexity %.4g (original %.4g)", name,
                  sqrt(figures.qe), figures.kl, figures.perplexity, run->perplexity_original);
@@ -323,6 +357,21 @@ static enum status compare(struct run *run, const char *engine, const char *name
     struct walk_options options = {.engine = engine, .seed = run->common->seed, .walk = 1};
     TRY(walk_round(run->frame, run->network->y, &options, run->x, NULL, &ignored));
     TRY(measure(run, name, suffix));
+done:
+    return status;
+}
+
+// The start itself, its rounding and that of the weights.
+static enum status compare_nearest(struct run *run) {
+    enum status status = STATUS_OK;
+    int64_t n = run->network->n;
+    if (run->point) {
+        memcpy(run->x, run->network->y, (size_t)n * sizeof *run->x);
+        TRY(measure(run, "start", "_start"));
+        TRY(compare(run, "nearest", "nearest", "_nearest"));
+    }
+    for (int64_t i = 0; i < n; i++) run->x[i] = run->weights_y[i] > 0.5 ? 1 : 0;
+    TRY(measure(run, "rtn", "_rtn"));
 done:
     return status;
 }
@@ -374,11 +423,12 @@ static void summarize(struct run *run) {
     struct record *result = run_folder_result(run->folder);
     record_string(result, "engine", w->engine);
     record_string(result, "final", finish_names[s->walker.finish]);
-    record_integer(result, "bits", s->bits);
-    record_integer(result, "group_size", s->group_size);
+    record_integer(result, "bits", run->grid.bits);
+    record_integer(result, "group_size", run->grid.group_size);
     record_number(result, "bits_per_weight", run->network->rounding->bits_per_weight);
     record_integer(result, "n", run->network->n);
     record_integer(result, "weights_fixed", run->network->frozen);
+    record_integer(result, "weights_free", run->free);
     record_integer(result, "m", run->m);
     record_integer(result, "rank", frame->rank);
     record_number(result, "singular_first", frame->singular[0]);
@@ -393,7 +443,7 @@ static void summarize(struct run *run) {
     record_number(result, "residual_end", w->residual);
     record_integer(result, "repairs", w->repairs);
     record_number(result, "clip_rms", run->clip_rms);
-    record_bool(result, "clip_cancelled", !s->leave_clipping && walk_engine_keeps(w->engine));
+    record_bool(result, "clip_cancelled", !run->point && !s->leave_clipping && walk_engine_keeps(w->engine));
     record_number(result, "clip_left", run->clip_left);
     record_number(result, "clip_residual", run->clip_residual);
     record_number(result, "shift2", run->shift2);
@@ -407,25 +457,35 @@ static void summarize(struct run *run) {
 }
 
 static enum status check_size(const struct run *run) {
-    struct problem problem = {.n = run->network->n - run->network->frozen, .m = run->m};
+    struct problem problem = {.n = run->free, .m = run->m};
     const char *refusal = synthetic_refusal(&problem, &run->settings->walker);
     if (!refusal) return STATUS_OK;
     return status_set(STATUS_INVALID, "%lld samples for %lld weights that are free: %s", (long long)run->m,
                       (long long)problem.n, refusal);
 }
 
+static enum status open_point(struct run *run) {
+    enum status status = STATUS_OK;
+    char *path = mem_format("%s/%s", run->settings->start, POINT_FILE);
+    TRY(point_open(path, &run->point));
+    TRY(point_grid(run->point, &run->grid));
+done:
+    free(path);
+    return status;
+}
+
 static enum status work(struct run *run) {
     enum status status = STATUS_OK;
     const struct round_settings *s = run->settings;
     struct network_options options = {.seq_len = s->seq_len, .batch = s->batch, .recompute = s->recompute};
-    struct grid grid;
     char *path = run_folder_file(run->folder, "model");
     TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
     TRY(open_texts(run));
-    TRY(grid_block(s->bits, s->group_size, &grid));
-    TRY(network_new(run->model->transformer, run->model->step, &grid, &options, &run->network));
-    TRY(check_size(run));
+    TRY(s->start ? open_point(run) : grid_block(s->bits, s->group_size, &run->grid));
+    TRY(network_new(run->model->transformer, run->model->step, &run->grid, &options, &run->network));
     TRY(draw(run));
+    TRY(find_start(run));
+    TRY(check_size(run));
     TRY(make_instance(run));
     TRY(walk(run));
     TRY(measure_energy(run));
@@ -433,7 +493,7 @@ static enum status work(struct run *run) {
     TRY(measure_before(run));
     TRY(measure(run, "walk", ""));
     TRY(model_save_rounded(run->model, run->network->rounding, path));
-    TRY(compare(run, "nearest", "rtn", "_rtn"));
+    TRY(compare_nearest(run));
     TRY(compare(run, "independent", "random", "_random"));
     TRY(compare_closest(run));
     for (int i = 0; i < s->n_compared; i++) TRY(compare_folder(run, &s->compared[i]));
@@ -450,8 +510,15 @@ static enum status describe(const struct program_common *common, const struct ro
     record_string(record, "engine", s->walker.engine);
     record_string(record, "final", finish_names[s->walker.finish]);
     record_number(record, "step_size", s->walker.step_size);
-    record_integer(record, "bits", s->bits);
-    record_integer(record, "group_size", s->group_size);
+    if (s->start) {
+        char *path = mem_format("%s/%s", s->start, POINT_FILE);
+        status = record_digest(record, "start", path);
+        free(path);
+        TRY(status);
+    } else {
+        record_integer(record, "bits", s->bits);
+        record_integer(record, "group_size", s->group_size);
+    }
     record_integer(record, "seed", (int64_t)common->seed);
     record_integer(record, "seq_len", s->seq_len);
     record_integer(record, "batch", s->batch);
@@ -486,12 +553,13 @@ done:
     network_free(run.network);
     corpus_free(run.calibration);
     corpus_free(run.validation);
+    point_free(run.point);
     run_folder_free(run.folder);
     model_free(run.model);
     mem_buffer_free(run.tokens);
     mem_buffer_free(run.fresh_tokens);
     double *const points[] = {run.offsets, run.fresh_offsets, run.fresh_losses, run.products, run.losses, run.start,
-                              run.x,       run.before};
+                              run.x,       run.before,        run.weights_y};
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) mem_buffer_free(points[i]);
     record_free(about);
     return status;

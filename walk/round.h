@@ -1,6 +1,10 @@
 // Rounding a network by a walk, from files to files: what `discquant-walk round` does. The same run measures rounding to
 // nearest, independent random rounding, and the closest vertex of what keeps M x = M y (DiscQuant's objective).
 //
+// y are the weights themselves or, with --start, the x that a run of the program discquant kept (data/point.h): a finisher of
+// its fractional rest. Gradients are then taken at that x, coordinates that are 0 or 1 there stay, and everything named below
+// departs from it: distances, random rounding, loss changes. Beside _rtn there are _start (x itself) and _nearest (x rounded).
+//
 //   OUT/model/         the rounded model as a Hugging Face folder
 //   OUT/metrics.jsonl  a line per rounding: rounding (before, walk, rtn, random, closest, those to compare) and its figures
 //   OUT/result.json    of the walk: engine, m, rank, singular values' range, steps, matrix_reads, fractional,
@@ -34,8 +38,9 @@ struct round_settings {
     int n_calibration;
     struct compared compared[ROUND_COMPARED_MAX];
     int n_compared;
-    int bits;
+    int bits; // 0 with a start: its grid
     int64_t group_size;
+    const char *start;     // run folder with an x of the model; NULL: the weights
     int64_t samples;       // windows that become rows of M
     int64_t fresh_samples; // other windows of the calibration text; 0: those left, at most 256
     int64_t seq_len, batch;
