@@ -43,7 +43,7 @@ static enum status stepper_open(struct device_speed *bench, struct stepper *s) {
     struct grid grid;
     struct rng rng = {.seed = 1, .stream = RNG_TEST};
     struct optimizer_options options = {.steps = 1024,
-                                        .finish_from = 1024,
+                                        .finish.from = 1024,
                                         .warmup = 1,
                                         .batch = shape->batch,
                                         .seq_len = shape->seq_len,

@@ -125,7 +125,7 @@ static enum status bench_open(struct bench *b, const struct transformer_config *
     struct random_source random = {.seed = 1, .gain = 1};
     struct grid grid;
     struct optimizer_options options = {.steps = SAMPLES_MAX,
-                                        .finish_from = SAMPLES_MAX,
+                                        .finish.from = SAMPLES_MAX,
                                         .warmup = 1,
                                         .batch = BATCH,
                                         .seq_len = SEQ_LEN,

@@ -17,13 +17,13 @@ static struct run_settings settings = {
                   .clamp = 1,
                   .rate = 0.1,
                   .strength = 1,
-                  .finish_strength = 0.2},
+                  .finish = {.strength = -1, .concave = -1}},
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
 };
 
-static double finish_share = 0.3;
+static double finish_share = -1;
 
 // What depends on the device where it is not given: indices into "fp32|bf16".
 enum { NOT_GIVEN = -1 };
@@ -51,7 +51,10 @@ enum {
     KEY_VALIDATION_SAMPLES,
     KEY_REPORT,
     KEY_FINISH,
+    KEY_FINISH_FROM,
     KEY_FINISH_STRENGTH,
+    KEY_FINISH_CONCAVE,
+    KEY_KEEP_X,
     KEY_CHECKPOINT,
     KEY_PRECISION,
     KEY_STATE_PRECISION,
@@ -80,12 +83,18 @@ static const struct argp_option options[] = {
     {"lr", KEY_RATE, "R", 0, "learning rate after warmup; cosine to 0 (default: 0.1)", 3},
     {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: an eighth of the steps)", 3},
     {"weight-decay", KEY_DECAY, "D", 0, "of AdamW on x (default: 0)", 3},
-    {"finish-from", KEY_FINISH, "F", 0,
-     "share of the steps after which the rounded network itself is optimized, gradients straight through; 1 = never, "
-     "as in the paper (default: 0.3)",
+    {"finish", KEY_FINISH, "NAME", 0,
+     "how x comes to be integral: straight-through (from some step on the rounded network itself is optimized, "
+     "default), nearest (x is rounded at the end, as in the paper), freeze (what is nearest to 0 and 1 is set there, "
+     "bit by bit, while the rest goes on), anneal (a concave term that grows)",
      3},
+    {"finish-from", KEY_FINISH_FROM, "F", 0,
+     "share of the steps after which that begins; 1 = never (default: 0.3; freeze and anneal 0.5)", 3},
     {"finish-strength", KEY_FINISH_STRENGTH, "S", 0,
-     "strength of the linear term from then on; before it is 1 (default: 0.2)", 3},
+     "strength of the linear term from then on, with anneal at the end; before it is 1 (default: 0.2; freeze 1)", 3},
+    {"finish-concave", KEY_FINISH_CONCAVE, "MU", 0, "anneal: MU x (1 - x) is added at the end (default: 4)", 3},
+    {"keep-x", KEY_KEEP_X, 0, 0,
+     "write x as it was when the finish began to OUT/x.safetensors, for discquant-walk round --start", 3},
     {"init", KEY_INIT, "NAME", 0, "x starts random (default) or original (at the original weights)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0,
      "recompute layers on the way back instead of keeping their activations (default on cuda)", 3},
@@ -103,9 +112,21 @@ static const struct argp_option options[] = {
     {0},
 };
 
+static void finish_settle(struct optimizer_options *o) {
+    const struct finish_defaults *defaults = &finish_defaults[o->finish.kind];
+    if (o->finish.kind == FINISH_NEAREST && finish_share >= 0)
+        args_fail("--finish-from %g: with --finish nearest there are no such steps", finish_share);
+    if (o->finish.kind == FINISH_FREEZE && o->decay > 0)
+        args_fail("--weight-decay %g: would move what --finish freeze has frozen", o->decay);
+    if (finish_share < 0) finish_share = defaults->share;
+    if (o->finish.strength < 0) o->finish.strength = defaults->strength;
+    if (o->finish.concave < 0) o->finish.concave = defaults->concave;
+    o->finish.from = (int64_t)ceil(finish_share * (double)o->steps);
+}
+
 static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
-    s->optimizer.finish_from = (int64_t)ceil(finish_share * (double)s->optimizer.steps);
+    finish_settle(&s->optimizer);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
     if (s->plan) return;
     if (!s->validation) args_fail("--validation is missing");
@@ -141,8 +162,11 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_RATE: o->rate = args_number("--lr", arg, 0, 1e6); return 0;
     case KEY_WARMUP: o->warmup = args_integer("--warmup", arg, 0, many); return 0;
     case KEY_DECAY: o->decay = args_number("--weight-decay", arg, 0, 1e6); return 0;
-    case KEY_FINISH: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
-    case KEY_FINISH_STRENGTH: o->finish_strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
+    case KEY_FINISH: o->finish.kind = (enum finish_kind)args_choice("--finish", arg, finish_choice); return 0;
+    case KEY_FINISH_FROM: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
+    case KEY_FINISH_STRENGTH: o->finish.strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
+    case KEY_FINISH_CONCAVE: o->finish.concave = args_number("--finish-concave", arg, 0, 1e6); return 0;
+    case KEY_KEEP_X: s->keep_x = true; return 0;
     case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
     case KEY_RECOMPUTE: activations = ACTIVATIONS_RECOMPUTED; return 0;
     case KEY_KEEP: activations = ACTIVATIONS_KEPT; return 0;

@@ -5,9 +5,11 @@
 #include "core/base/clock.h"
 #include "core/base/mem.h"
 #include "core/base/progress.h"
+#include "data/point.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 struct optimization {
     struct run *run;
@@ -21,6 +23,16 @@ struct optimization {
     int64_t steps_here; // taken by this process, and the time inside them
     double seconds_here;
 };
+
+// At the first step of the finish, and so again where a run goes on from a state before it.
+static enum status relax(struct optimization *self, double kl_x, double kl_rounded, double integral) {
+    self->relaxed = (struct relaxed){.kl_x = kl_x, .kl_rounded = kl_rounded, .integral = integral};
+    if (!self->run->settings->keep_x) return STATUS_OK;
+    char *path = run_folder_file(self->run->folder, POINT_FILE);
+    enum status status = point_save(self->run->rounding, path);
+    free(path);
+    return status;
+}
 
 static enum status report(struct optimization *self) {
     enum status status = STATUS_OK;
@@ -44,8 +56,7 @@ static enum status report(struct optimization *self) {
                  at_x.kl, rounded.kl, 100 * integral);
     self->kl_sum = 0;
     self->kl_steps = 0;
-    if (optimizer->done == optimizer->options.finish_from)
-        self->relaxed = (struct relaxed){.kl_x = at_x.kl, .kl_rounded = rounded.kl, .integral = integral};
+    if (optimizer->done == optimizer->options.finish.from) TRY(relax(self, at_x.kl, rounded.kl, integral));
 done:
     record_free(line);
     return status;
@@ -124,8 +135,11 @@ static void describe(const struct run_settings *s, struct record *record) {
     record_number(record, "clamp", o->clamp);
     record_number(record, "lr", o->rate);
     record_number(record, "weight_decay", o->decay);
-    record_integer(record, "finish_from", o->finish_from);
-    record_number(record, "finish_strength", o->finish_strength);
+    if (o->finish.kind != FINISH_STRAIGHT_THROUGH) record_string(record, "finish", finish_names[o->finish.kind]);
+    if (o->finish.kind == FINISH_ANNEAL) record_number(record, "finish_concave", o->finish.concave);
+    if (s->keep_x) record_bool(record, "keep_x", true);
+    record_integer(record, "finish_from", o->finish.from);
+    record_number(record, "finish_strength", o->finish.strength);
     record_integer(record, "report_every", s->report_every);
 }
 
@@ -144,7 +158,7 @@ static enum status start(struct optimization *self) {
                                               .seed = options.seed},
                     &self->batches));
     TRY(load_state(self));
-    if (self->optimizer->done == 0 && options.finish_from == 0) TRY(report(self));
+    if (self->optimizer->done == 0 && options.finish.from == 0) TRY(report(self));
 done:
     return status;
 }
@@ -170,7 +184,7 @@ static enum status optimize(struct optimization *self) {
         TRY(take_step(self, &kl));
         int64_t done = self->optimizer->done;
         progress_update(progress, done, "KL %.4f", kl);
-        if ((s->report_every && done % s->report_every == 0) || done == s->optimizer.finish_from) TRY(report(self));
+        if ((s->report_every && done % s->report_every == 0) || done == s->optimizer.finish.from) TRY(report(self));
         if (done % s->checkpoint_every == 0 && done < steps) TRY(save_state(self));
     }
 done:
@@ -178,16 +192,21 @@ done:
     return status;
 }
 
-static void summarize(const struct optimization *self) {
+static enum status summarize(const struct optimization *self) {
+    double integral = 0;
+    enum status status = rounding_fraction_integral(self->run->rounding, &integral);
+    if (status != STATUS_OK) return status;
     const struct optimizer_options *o = &self->run->settings->optimizer;
     struct record *result = run_folder_result(self->run->folder);
     record_number(result, "kl_x", self->relaxed.kl_x);
     record_number(result, "kl_x_rounded", self->relaxed.kl_rounded);
+    record_number(result, "fraction_integral_end", integral);
     self->run->fraction_integral = self->relaxed.integral;
     if (self->steps_here)
         record_number(result, "tokens_per_second",
                       (double)(self->steps_here * o->batch * o->seq_len) / self->seconds_here);
     record_integer(result, "planned_bytes", optimizer_planned_bytes(self->optimizer));
+    return STATUS_OK;
 }
 
 static enum status work(struct run *run) {
@@ -195,7 +214,7 @@ static enum status work(struct run *run) {
     struct optimization self = {.run = run, .relaxed = {NAN, NAN, NAN}};
     TRY(start(&self));
     TRY(optimize(&self));
-    summarize(&self);
+    TRY(summarize(&self));
 done:
     batches_free(self.batches);
     optimizer_free(self.optimizer);

@@ -13,7 +13,10 @@ double optimizer_rate(const struct optimizer_options *o, int64_t done) {
 
 // ---- gradient of one pass ----
 
-static bool is_finishing(const struct optimizer *self) { return self->done >= self->options.finish_from; }
+static struct finish_terms terms_of(const struct optimizer *self) {
+    const struct optimizer_options *o = &self->options;
+    return finish_terms(&o->finish, self->done, o->steps, o->strength);
+}
 
 // From tokens to the KL of every row, and the gradient where the way back begins.
 static enum status pass_forward(struct optimizer *self, struct step *step, int64_t windows) {
@@ -28,7 +31,7 @@ static enum status pass_forward(struct optimizer *self, struct step *step, int64
     TRY(transformer_forward(model, step, tokens, &teacher));
     step_switch(step, (struct step_options){
                           .gradient = true, .recompute = o->recompute, .seq_len = o->seq_len, .dtype = model->dtype});
-    transformer_set_form(model, is_finishing(self) ? WEIGHT_ROUNDED : WEIGHT_INTERPOLATED);
+    transformer_set_form(model, terms_of(self).form);
     TRY(transformer_forward(model, step, tokens, &hidden));
     struct transformer_loss loss = {.teacher = teacher->data,
                                     .kl = view_rows(self->kl, 0, rows),
@@ -69,6 +72,7 @@ done:
 
 static enum status weight_update(struct optimizer *self, const struct weight *w, struct view grad) {
     const struct optimizer_options *o = &self->options;
+    struct finish_terms terms = terms_of(self);
     double step2 = self->rounding->step2; // 0: every weight is on the grid and has no gradient
     struct adamw_params adamw = {.rate = optimizer_rate(o, self->done),
                                  .beta1 = 0.9,
@@ -80,7 +84,8 @@ static enum status weight_update(struct optimizer *self, const struct weight *w,
                                  .high = 1,
                                  .factor = step2 > 0 ? o->lambda / step2 : 0,
                                  .limit = o->clamp,
-                                 .strength = is_finishing(self) ? o->finish_strength : o->strength,
+                                 .strength = terms.strength,
+                                 .concave = terms.concave,
                                  .grid = &self->rounding->grid,
                                  .rng = {.seed = o->seed, .stream = RNG_ROUND + (uint64_t)w->index}};
     return backend_run(self->rounding->model->backend,
@@ -132,6 +137,7 @@ enum status optimizer_step(struct optimizer *self, const int32_t *tokens, double
     }
     if (!is_one_pass(self)) TRY(update(self));
     self->done++;
+    TRY(finish_freeze(&o->finish, self->rounding, self->v, self->done, o->steps));
     *kl = kl_sum / (double)(o->batch * o->seq_len);
 done:
     return status;

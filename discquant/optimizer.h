@@ -7,9 +7,8 @@
 //     d = clamp(lambda / delta^2 g, -clamp, clamp) + strength (1 - 2y)        element by element
 //     x = projection onto [0, 1] of AdamW(x, d),  learning rate: linear warmup from 0, then cosine to 0
 //
-// From step `finish_from` on the network is the rounded one: g is its gradient with respect to w^x, passed straight through
-// the rounding to x, and the linear term has strength finish_strength. What x is rounded to is so optimized itself; the
-// paper stops at x and rounds it to nearest (finish_from = steps). discquant/NOTES.md has figures.
+// discquant/finish.h says how the last steps differ, so that x ends at a vertex or what it is rounded to is optimized itself; the
+// paper stops at x and rounds it to nearest. discquant/NOTES.md has figures.
 //
 // Where one pass sees the whole batch a weight is updated on the way back, as soon as its gradient is there: no gradient outlives
 // its weight's turn, which saves as many bytes as x has. The moments, and the gradients that several passes add up, have the
@@ -19,20 +18,19 @@
 #ifndef DQ_DISCQUANT_OPTIMIZER_H
 #define DQ_DISCQUANT_OPTIMIZER_H
 
-#include "core/nn/rounding.h"
+#include "discquant/finish.h"
 
 struct optimizer_options {
     int64_t steps, warmup;  // warmup steps are counted in steps
     int64_t batch, seq_len; // windows per step, tokens per window
     int64_t
         micro_batch; // windows per pass; gradients of the passes of a step are added in memory of their own. 0 = batch
-    double lambda, clamp;   // clamp 0 = none
-    double rate, decay;     // learning rate and weight decay of AdamW
-    double strength;        // of the linear term; the paper's is 1
-    int64_t finish_from;    // first step on the rounded network; steps = never
-    double finish_strength; // of the linear term from then on
-    bool recompute;         // keep only the inputs of layers
-    uint64_t seed;          // of the stochastic rounding of x and moments in BF16
+    double lambda, clamp; // clamp 0 = none
+    double rate, decay;   // learning rate and weight decay of AdamW
+    double strength;      // of the linear term; the paper's is 1
+    struct finish finish; // its strength: of the linear term from then on
+    bool recompute;       // keep only the inputs of layers
+    uint64_t seed;        // of the stochastic rounding of x and moments in BF16
 };
 
 struct optimizer {

@@ -4,7 +4,8 @@
 //   OUT/result.json    method, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
 //                      perplexity_original, top1_agreement, kl_rtn, perplexity_rtn, …; for discquant also kl_x,
 //                      kl_x_rounded and fraction_integral: of x as the optimization of (4) left it and of its rounding to
-//                      nearest, before the steps on the rounded network
+//                      nearest, before its finish; fraction_integral_end: of x after it
+//   OUT/x.safetensors  with --keep-x: x when its finish began (data/point.h)
 //   OUT/metrics.jsonl  a line per report: step, learning_rate, kl_calibration (mean since the last line), kl_x,
 //                      kl_rounded and perplexity_rounded on the validation windows, fraction_integral, seconds
 #ifndef DQ_DISCQUANT_RUN_H
@@ -30,6 +31,7 @@ struct run_settings {
     int bits;
     int64_t group_size;
     enum init init;
+    bool keep_x;                            // write x as it was when the finish began
     enum dtype precision;                   // of weights and activations: F32 or BF16
     enum dtype state;                       // of x and the moments: F32 or BF16
     bool plan;                              // print the memory plan, do nothing else

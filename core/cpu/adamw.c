@@ -24,6 +24,7 @@ static inline __attribute__((always_inline)) void update(bool pulled, const stru
         d = d < -step.limit ? -step.limit : d;
         d = d > step.limit ? step.limit : d;
         if (pulled) d += step.strength * (1 - 2 * y[i]);
+        d += step.concave * (1 - 2 * p[i]);
         m[i] = step.beta1 * m[i] + step.gain1 * d;
         v[i] = step.beta2 * v[i] + step.gain2 * d * d;
         float x = p[i] * step.keep - step.rate * m[i] / (sqrtf(v[i]) * step.root_bias2 + step.eps);

@@ -27,7 +27,7 @@ __device__ static inline struct moments element_update(const struct adamw_step &
                                                        float pull) {
     float d = s.factor * g;
     d = d < -s.limit ? -s.limit : d;
-    d = (d > s.limit ? s.limit : d) + pull;
+    d = (d > s.limit ? s.limit : d) + pull + s.concave * (1 - 2 * x.p);
     x.m = s.beta1 * x.m + s.gain1 * d;
     x.v = s.beta2 * x.v + s.gain2 * d * d;
     float to = x.p * s.keep - s.rate * x.m / (sqrtf(x.v) * s.root_bias2 + s.eps);

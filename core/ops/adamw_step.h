@@ -9,7 +9,7 @@
 struct adamw_step {
     float keep, beta1, beta2, rate, root_bias2, eps, low, high; // keep = 1 - rate decay; rate is bias-corrected
     float gain1, gain2;                                         // 1 - beta1, 1 - beta2
-    float factor, limit, strength;
+    float factor, limit, strength, concave;
 };
 
 static inline struct adamw_step adamw_step_of(const struct adamw_params *p) {
@@ -25,6 +25,7 @@ static inline struct adamw_step adamw_step_of(const struct adamw_params *p) {
     s.factor = (float)p->factor;
     s.limit = p->limit > 0 ? (float)p->limit : INFINITY;
     s.strength = (float)p->strength;
+    s.concave = (float)p->concave;
     return s;
 }
 

@@ -65,9 +65,10 @@
 // grid_interpolate_grad  w, scale, dy                                dx [O, I']                dx (+)= dy (up - down)
 // grid_round         w, scale, x                                     y [O, I']                 up where x > 1/2, else down
 // grid_nearest       w, scale                                        y [O, I']                 nearer neighbour of w, the lower one in a tie
-// adamw              p, m, v [O, I'] in place, g, w, scale           p                         AdamW with gradient d = clamp(factor g, -limit, limit) + strength (1 - 2 y), y as grid_offset, 1/2 where up = down;
+// adamw              p, m, v [O, I'] in place, g, w, scale           p                         AdamW with gradient d = clamp(factor g, -limit, limit) + strength (1 - 2 y) + concave (1 - 2 p), y as grid_offset, 1/2 where up = down;
 //                                                                                              decoupled weight decay, bias-corrected, then clamped to [low, high]. w, scale none: no pull; limit 0: no clamp.
 //                                                                                              With `random` (w, scale none) element i, counted row by row, is pulled by strength (2 u_i - 1), u_i = rng_uniform(pull, i)
+//                                                                                              Where v is infinite it stays so, and without decay p stays as it is: frozen
 //
 // Hadamard matrices H of order m that divides C, in C / m blocks along a row (core/quant/hadamard.h):
 // hadamard           x [N, C], signs [1, C] F32 or none,             y [N, C]                  y (+)= H (signs x) / sqrt(m); transposed: signs (H^T x) / sqrt(m), the inverse
@@ -147,6 +148,7 @@ struct adamw_params {
     int64_t step;     // 1 for the first update
     double low, high; // -INFINITY, INFINITY for no projection
     double factor, limit, strength;
+    double concave;          // of the gradient of p (1 - p)
     const struct grid *grid; // of w
     struct rng rng;          // of BF16 results
     bool random;

@@ -188,7 +188,7 @@ static void evaluation_and_generation_are_those_of_the_cpu(void **state) {
 static void open_optimizer(struct setting *s, enum dtype x, bool two_passes, double clamp) {
     struct grid grid;
     struct optimizer_options options = {.steps = 8,
-                                        .finish_from = 2,
+                                        .finish.from = 2,
                                         .batch = BATCH,
                                         .micro_batch = two_passes ? 1 : 0,
                                         .seq_len = SEQ_LEN,
@@ -196,7 +196,7 @@ static void open_optimizer(struct setting *s, enum dtype x, bool two_passes, dou
                                         .clamp = clamp,
                                         .rate = 0.1,
                                         .strength = 1,
-                                        .finish_strength = 0.2,
+                                        .finish.strength = 0.2,
                                         .recompute = true,
                                         .seed = 4};
     check_ok(grid_block(3, 8, &grid));

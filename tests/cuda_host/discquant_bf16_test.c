@@ -41,7 +41,7 @@ static void run(const char *device, enum dtype dtype, double *kl, double *integr
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
     struct optimizer_options options = {.steps = STEPS,
                                         .warmup = 2,
-                                        .finish_from = STEPS,
+                                        .finish.from = STEPS,
                                         .batch = BATCH,
                                         .seq_len = SEQ_LEN,
                                         .lambda = 200,

@@ -46,8 +46,8 @@ static struct outcome steps_run(const char *device, enum dtype dtype, bool recom
     struct optimizer *optimizer = NULL;
     struct grid grid;
     struct optimizer_options options = {.steps = STEPS,
-                                        .finish_from = STEPS - 2,
-                                        .finish_strength = 0.2,
+                                        .finish.from = STEPS - 2,
+                                        .finish.strength = 0.2,
                                         .warmup = 2,
                                         .batch = BATCH,
                                         .seq_len = SEQ_LEN,

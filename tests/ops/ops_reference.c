@@ -330,6 +330,7 @@ static void adamw(const struct op_call *c, struct operands *o) {
     if (p->random) d.x[i] += p->strength * (2 * (double)rng_uniform(p->pull, (uint64_t)i) - 1);
     EACH(i, d.rows * d.cols) {
         double *x = &o->in[0].x[i], *m = &o->in[1].x[i], *v = &o->in[2].x[i];
+        d.x[i] += p->concave * (1 - 2 * *x);
         *x *= 1 - p->rate * p->decay;
         *m = p->beta1 * *m + (1 - p->beta1) * d.x[i];
         *v = p->beta2 * *v + (1 - p->beta2) * d.x[i] * d.x[i];

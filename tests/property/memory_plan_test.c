@@ -132,7 +132,7 @@ static void the_plan_is_what_a_run_takes(void **state) {
         struct program_common common = {.device = "cpu"};
         struct run_settings settings = {.model = folder, .method = &method_discquant, .bits = 3, .group_size = 32};
         settings.optimizer = (struct optimizer_options){.steps = 2,
-                                                        .finish_from = 2,
+                                                        .finish.from = 2,
                                                         .batch = 4,
                                                         .micro_batch = micro_batch,
                                                         .seq_len = 32,

@@ -38,7 +38,7 @@ static const struct optimizer_options defaults = {.steps = STEPS,
                                                   .clamp = 1,
                                                   .rate = 0.1,
                                                   .strength = 1,
-                                                  .finish_from = 8};
+                                                  .finish.from = 8};
 
 static void setting_open(struct setting *s, int64_t group_size, const struct optimizer_options *options) {
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
@@ -185,11 +185,11 @@ static void a_step_is_the_formula(void **state) {
         struct setting s, bare;
         struct optimizer_options options = defaults, plain = defaults;
         options.warmup = plain.warmup = 0;
-        options.finish_from = plain.finish_from = finishing ? 0 : STEPS;
-        options.finish_strength = 0.25;
+        options.finish.from = plain.finish.from = finishing ? 0 : STEPS;
+        options.finish.strength = 0.25;
         options.clamp = 0.3;
         setting_open(&bare, -1, NULL);
-        plain.clamp = plain.strength = plain.finish_strength = 0;
+        plain.clamp = plain.strength = plain.finish.strength = 0;
         plain.lambda = bare.rounding->step2; // lambda / delta^2 = 1
         check_ok(optimizer_new(bare.rounding, bare.step, &plain, &bare.optimizer));
         setting_open(&s, -1, &options);
@@ -227,7 +227,7 @@ static void without_data_the_optimizer_rounds_to_nearest(void **state) {
     struct setting s, nearest;
     struct optimizer_options options = defaults;
     options.lambda = 0;
-    options.steps = options.finish_from = 60;
+    options.steps = options.finish.from = 60;
     setting_open(&s, -1, &options);
     setting_open(&nearest, -1, NULL);
     check_ok(rounding_to_nearest(nearest.rounding));
