@@ -246,6 +246,43 @@ static void set_by_hand(struct setting *s, const double *x) {
     }
 }
 
+// After network_start: gradients of single windows of the network whose weights were set by hand to that point, whatever was set
+// in between; products with them, and nothing that is clipped.
+static void gradients_at_a_start_are_those_of_weights_set_by_hand(void **state) {
+    (void)state;
+    for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
+        struct setting s;
+        double products[WINDOWS], offsets[WINDOWS];
+        setting_open(&s, configs[c]);
+        size_t n = (size_t)s.network->n;
+        double *got = malloc(n * WINDOWS * sizeof *got), *zeros = calloc(n, sizeof *zeros);
+        for (size_t i = 0; i < n; i++) s.x[i] = s.up[i] > s.down[i] ? (double)(float)s.x[i] : 0;
+        network_start(s.network, s.x);
+        assert_memory_equal(s.network->y, s.x, n * sizeof *s.x);
+        set_by_hand(&s, s.x);
+        gradients_of_single_windows(&s, s.rows);
+        for (size_t i = 0; i < n * WINDOWS; i++) s.rows[i] *= s.up[i / WINDOWS] - s.down[i / WINDOWS];
+        check_ok(network_set(s.network, zeros));
+        check_ok(network_rows(s.network, s.tokens, WINDOWS, WINDOWS, got));
+        check_rows(&s, got, WINDOWS, s.rows, 3e-6);
+        check_ok(network_inner(s.network, s.tokens, WINDOWS, s.x, products));
+        check_ok(network_clip_offsets(s.network, s.tokens, WINDOWS, offsets));
+        for (int64_t k = 0; k < WINDOWS; k++) {
+            double want = 0, size = 0;
+            for (size_t i = 0; i < n; i++) {
+                want += got[i * WINDOWS + (size_t)k] * s.x[i];
+                size += fabs(got[i * WINDOWS + (size_t)k] * s.x[i]);
+            }
+            check_near(products[k], want, 0, 1e-14 * size);
+            assert_true(offsets[k] == 0);
+        }
+        for (int64_t k = 0; k < s.model->n_weights; k++) assert_true(s.model->weights[k].form == WEIGHT_STORED);
+        free(got);
+        free(zeros);
+        setting_close(&s);
+    }
+}
+
 static void loss_change_is_that_of_weights_set_by_hand(void **state) {
     (void)state;
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
@@ -459,6 +496,7 @@ int main(void) {
         cmocka_unit_test(batches_round_and_threads_do_not),
         cmocka_unit_test(inner_products_are_those_of_m),
         cmocka_unit_test(clip_offsets_are_gradients_times_what_is_clipped),
+        cmocka_unit_test(gradients_at_a_start_are_those_of_weights_set_by_hand),
         cmocka_unit_test(loss_change_is_that_of_weights_set_by_hand),
         cmocka_unit_test(inner_products_are_the_first_order_of_the_loss_change),
         cmocka_unit_test(m_in_a_file_is_m_in_memory),
