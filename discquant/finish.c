@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-const char *const finish_names[] = {"straight-through", "nearest", "freeze", "anneal"};
+const char *const finish_kind_names[] = {"straight-through", "nearest", "freeze", "anneal"};
 const char finish_choice[] = "straight-through|nearest|freeze|anneal";
 
 const struct finish_defaults finish_defaults[] = {

@@ -14,7 +14,7 @@
 #include "core/nn/rounding.h"
 
 enum finish_kind { FINISH_STRAIGHT_THROUGH, FINISH_NEAREST, FINISH_FREEZE, FINISH_ANNEAL, FINISHES };
-extern const char *const finish_names[FINISHES];
+extern const char *const finish_kind_names[FINISHES];
 extern const char finish_choice[]; // all of them, for args_choice
 
 struct finish {

@@ -135,12 +135,19 @@ static void describe(const struct run_settings *s, struct record *record) {
     record_number(record, "clamp", o->clamp);
     record_number(record, "lr", o->rate);
     record_number(record, "weight_decay", o->decay);
-    if (o->finish.kind != FINISH_STRAIGHT_THROUGH) record_string(record, "finish", finish_names[o->finish.kind]);
+    if (o->finish.kind != FINISH_STRAIGHT_THROUGH) record_string(record, "finish", finish_kind_names[o->finish.kind]);
     if (o->finish.kind == FINISH_ANNEAL) record_number(record, "finish_concave", o->finish.concave);
     if (s->keep_x) record_bool(record, "keep_x", true);
     record_integer(record, "finish_from", o->finish.from);
     record_number(record, "finish_strength", o->finish.strength);
     record_integer(record, "report_every", s->report_every);
+}
+
+// x of an earlier run in the same folder.
+static void forget_x(struct run *run) {
+    char *path = run_folder_file(run->folder, POINT_FILE);
+    if (path) remove(path);
+    free(path);
 }
 
 static enum status start(struct optimization *self) {
@@ -158,6 +165,7 @@ static enum status start(struct optimization *self) {
                                               .seed = options.seed},
                     &self->batches));
     TRY(load_state(self));
+    if (self->optimizer->done == 0) forget_x(run);
     if (self->optimizer->done == 0 && options.finish.from == 0) TRY(report(self));
 done:
     return status;

@@ -148,11 +148,11 @@ struct adamw_params {
     int64_t step;     // 1 for the first update
     double low, high; // -INFINITY, INFINITY for no projection
     double factor, limit, strength;
-    double concave;          // of the gradient of p (1 - p)
     const struct grid *grid; // of w
     struct rng rng;          // of BF16 results
     bool random;
     struct rng pull; // with `random`
+    double concave;
 };
 
 // Kinds of random maps S from coordinates to k numbers, E S^T S = 1, defined above.

@@ -195,6 +195,28 @@ static void infinities_and_nan_stay(void **state) {
     }
 }
 
+// What finishes rely on: at a bound and with an infinite second moment an element stays, whatever its gradient and moment.
+static void an_infinite_second_moment_freezes(void **state) {
+    (void)state;
+    for (int half = 0; half < 2; half++)
+        for (int64_t cols = 31; cols <= 64; cols += 33) {
+            struct adamw_params params = plain;
+            struct state s = state_drawn(8, cols), before;
+            int64_t moved = 0;
+            params.decay = 0, params.low = 0, params.high = 1, params.concave = 4;
+            for (int64_t i = 0; i < 8 * cols; i += 2) s.p[i] = (float)(i / 2 % 2), s.v[i] = INFINITY;
+            before = state_copy(&s);
+            for (params.step = 1; params.step <= 5; params.step++) update(&s, half ? DTYPE_BF16 : DTYPE_F32, &params);
+            for (int64_t i = 0; i < 8 * cols; i += 2) {
+                assert_true(s.p[i] == before.p[i] && s.v[i] == INFINITY && isfinite(s.m[i]));
+                moved += i + 1 < 8 * cols && s.p[i + 1] != before.p[i + 1];
+            }
+            assert_true(moved > 3 * cols);
+            state_free(&s);
+            state_free(&before);
+        }
+}
+
 // The bounds of the box are bf16 numbers, and no rounding leaves it.
 static void rounding_stays_in_the_box(void **state) {
     (void)state;
@@ -217,6 +239,7 @@ int main(void) {
         cmocka_unit_test(rounding_is_right_on_average),
         cmocka_unit_test(another_seed_stream_or_step_draws_anew),
         cmocka_unit_test(infinities_and_nan_stay),
+        cmocka_unit_test(an_infinite_second_moment_freezes),
         cmocka_unit_test(rounding_stays_in_the_box),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,9 @@ static void inputs_open(struct inputs *in) {
     in->folder = files_folder();
 }
 
+// Options of every run of a test, up to a NULL.
+static const char *const nothing[] = {NULL}, *const *always = nothing;
+
 // The command line of a small run into FOLDER/name; `more` is one more option or NULL.
 static void arguments(const struct inputs *in, const char *name, const char *more, const char *args[40]) {
     const char *fixed[] = {"--model",
@@ -50,6 +53,7 @@ static void arguments(const struct inputs *in, const char *name, const char *mor
                            files_path(in->folder, name),
                            more};
     int n = 0;
+    for (const char *const *option = always; *option; option++) args[n++] = *option;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) args[n++] = fixed[i];
     args[n] = NULL;
 }
@@ -165,6 +169,56 @@ static void a_killed_run_resumes_to_the_same_bits(void **state) {
     files_remove(in.folder);
 }
 
+static void check_same_file(const struct inputs *in, const char *a, const char *b, const char *name) {
+    size_t n_a, n_b;
+    char *bytes_a = file_of(in, a, name, &n_a), *bytes_b = file_of(in, b, name, &n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(bytes_a, bytes_b, n_a);
+    free(bytes_a);
+    free(bytes_b);
+}
+
+// States before and in the finish, which freezing keeps among the moments; the x that was kept is the same too.
+static void every_finish_resumes_to_the_same_bits(void **state) {
+    (void)state;
+    static const char *const finishes[] = {"--finish=nearest", "--finish=freeze", "--finish=anneal"};
+    struct inputs in;
+    inputs_open(&in);
+    for (int i = 0; i < 3; i++) {
+        always = (const char *const[]){"--keep-x", finishes[i], NULL};
+        check_done(run(&in, "whole", "--force"));
+        unsigned most = 60000;
+        run_and_kill(&in, "killed", "--force", 0);
+        for (uint64_t k = 0; k < 6; k++, most += most / 2)
+            run_and_kill(&in, "killed", how(&in, "killed"),
+                         1 + rng_bits((struct rng){.seed = 9, .stream = RNG_TEST}, k) % most);
+        check_done(run(&in, "killed", how(&in, "killed")));
+        check_same_run(&in, "whole", "killed");
+        check_same_file(&in, "whole", "killed", "x.safetensors");
+        if (i == 1) assert_true(result_number(&in, "whole", "fraction_integral_end") == 1);
+    }
+    always = nothing;
+    files_remove(in.folder);
+}
+
+// x of another run does not stay behind in a folder that is used again; what a finish cannot do is refused.
+static void options_of_finishes_are_checked(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    check_done(run(&in, "run", "--keep-x"));
+    assert_true(files_has(in.folder, "run/x.safetensors"));
+    check_done(run(&in, "run", "--force"));
+    assert_false(files_has(in.folder, "run/x.safetensors"));
+    always = (const char *const[]){"--finish", "freeze", NULL};
+    process_check_error(run(&in, "a", "--weight-decay=0.01"), 2, "freeze");
+    always = (const char *const[]){"--finish", "nearest", NULL};
+    process_check_error(run(&in, "a", "--finish-from=0.5"), 2, "--finish-from");
+    always = nothing;
+    process_check_error(run(&in, "a", "--finish=none"), 2, "--finish");
+    files_remove(in.folder);
+}
+
 // A limit on the size of files stands for a full disk: writes beyond it fail in the same way.
 static struct process run_with_small_files(const struct inputs *in, const char *name, const char *more) {
     struct rlimit before, small = {.rlim_cur = 100000, .rlim_max = RLIM_INFINITY};
@@ -247,6 +301,8 @@ static void reading_the_saved_model_gives_the_same_measures(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_run_resumes_to_the_same_bits),
+        cmocka_unit_test(every_finish_resumes_to_the_same_bits),
+        cmocka_unit_test(options_of_finishes_are_checked),
         cmocka_unit_test(a_full_disk_loses_nothing_that_was_complete),
         cmocka_unit_test(other_settings_are_not_resumed),
         cmocka_unit_test(reading_the_saved_model_gives_the_same_measures),

@@ -498,12 +498,8 @@ static void build_adamw(const struct op_case *t, struct rng *rng, struct op_call
                                                .strength = 0.2,
                                                .grid = grid,
                                                .rng = {.seed = 5, .stream = RNG_ROUND}};
-<<<<<<< HEAD
-    if (t->option) call->params.adamw.low = 0, call->params.adamw.high = 1;
-    if (t->gradient) call->params.adamw.random = true, call->params.adamw.pull = (struct rng){6, RNG_ROUND + 1};
-=======
     if (t->option) call->params.adamw.low = 0, call->params.adamw.high = 1, call->params.adamw.concave = 0.6;
->>>>>>> 17beec9 (discquant --finish: straight-through, nearest, freeze, anneal; --keep-x)
+    if (t->gradient) call->params.adamw.random = true, call->params.adamw.pull = (struct rng){6, RNG_ROUND + 1};
     o->in[0] = uniform(rng, t->n, t->c);
     o->in[1] = normal(rng, t->n, t->c, 0.1);
     o->in[2] = uniform(rng, t->n, t->c);

@@ -225,6 +225,41 @@ static void sampled_losses_are_kept(void **state) {
     files_remove(in.folder);
 }
 
+static struct process run_start(const struct inputs *in, const char *name, const char *start) {
+    return process_call(PROGRAM, "round", "--start", start, "--model", in->model, "--calibration", in->valid,
+                        "--validation", in->valid, "--seq-len", "32", "--samples", "12", "--fresh-samples", "8",
+                        "--validation-samples", "2", "--engine", "leap", "--quiet", "--out",
+                        files_path(in->folder, name));
+}
+
+// From the x that a run of discquant kept: figures of x and of x rounded are that run's own, sampled losses are kept, M is of x and
+// not of the weights, and what is 0 or 1 there is no longer free.
+static void rounding_goes_on_from_a_kept_x(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    check_done(process_call("discquant/discquant", "--model", in.model, "--calibration", in.valid, "--validation",
+                            in.valid, "--bits", "3", "--group-size", "32", "--steps", "8", "--batch-size", "2",
+                            "--seq-len", "32", "--validation-samples", "2", "--finish", "nearest", "--keep-x",
+                            "--quiet", "--out", files_path(in.folder, "x")));
+    char *start = mem_format("%s/x", in.folder);
+    check_done(run_start(&in, "run", start));
+    check_near(number_of(in.folder, "run", "kl_start"), number_of(in.folder, "x", "kl_x"), 1e-6, 0);
+    check_near(number_of(in.folder, "run", "kl_nearest"), number_of(in.folder, "x", "kl"), 1e-6, 0);
+    check_near(number_of(in.folder, "run", "kl_rtn"), number_of(in.folder, "x", "kl_rtn"), 1e-6, 0);
+    assert_true(number_of(in.folder, "run", "bits") == 3 && number_of(in.folder, "run", "group_size") == 32);
+    assert_true(number_of(in.folder, "run", "qe_start") == 0 && number_of(in.folder, "run", "fractional") == 0);
+    assert_true(number_of(in.folder, "run", "qe_calibration_before") < 1e-20);
+    assert_true(number_of(in.folder, "run", "qe_calibration") <
+                0.1 * number_of(in.folder, "run", "qe_calibration_random"));
+    double still_free = number_of(in.folder, "run", "weights_free"), n = number_of(in.folder, "run", "n");
+    assert_true(still_free > 0 && still_free < n - number_of(in.folder, "run", "weights_fixed"));
+    process_check_error(run_start(&in, "none", in.folder), 1, "x.safetensors");
+    process_check_error(run_round(&in, "bits", MORE("--start", start)), 2, "leave out --bits");
+    free(start);
+    files_remove(in.folder);
+}
+
 static void killed_rounds_resume_to_the_same_bits_with_any_threads(void **state) {
     (void)state;
     struct inputs in;
@@ -329,6 +364,7 @@ int main(void) {
         cmocka_unit_test(killed_synthetic_runs_resume_to_the_same_bits),
         cmocka_unit_test(the_rounded_folder_reads_back_with_the_same_measures),
         cmocka_unit_test(sampled_losses_are_kept),
+        cmocka_unit_test(rounding_goes_on_from_a_kept_x),
         cmocka_unit_test(killed_rounds_resume_to_the_same_bits_with_any_threads),
         cmocka_unit_test(m_on_the_disk_rounds_to_the_same_bits),
         cmocka_unit_test(a_disk_without_room_for_m_is_one_line),
