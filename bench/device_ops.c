@@ -187,8 +187,7 @@ static enum status weights(struct device_speed *bench) {
     MATRIX(m, T, rows, cols, 0, 0.01);
     MATRIX(v, T, rows, cols, 1, 0.01);
     MATRIX(g, DTYPE_F32, rows, cols, 0, 1);
-    MATRIX(scale, DTYPE_F32, rows, grid_groups(&grid, cols), 1, 0.1);
-    TIME("grid_scale", 0, .op = OP_grid_scale, .in = {w}, .out = {scale}, .params.grid = &grid);
+    MATRIX(scale, DTYPE_F32, rows, grid_groups(&grid, cols), 0.02, 0.001);
     TIME("grid_offset", 0, .op = OP_grid_offset, .in = {w, scale}, .out = {y}, .params.grid = &grid);
     TIME("grid_interpolate", 0, .op = OP_grid_interpolate, .in = {w, scale, x}, .out = {y}, .params.grid = &grid);
     TIME("grid_round", 0, .op = OP_grid_round, .in = {w, scale, x}, .out = {y}, .params.grid = &grid);

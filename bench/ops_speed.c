@@ -277,10 +277,9 @@ static void weights(const struct shape *s, struct total *t) {
     double L = (double)s->layers;
     struct grid grid;
     must(grid_block(3, 32, &grid));
-    struct view w = matrix(O, C, 0.1, 0), scale = matrix(O, grid_groups(&grid, C), 1, 0), x = matrix(O, C, 0.2, 0.5),
-                y = matrix(O, C, 1, 0);
+    struct view w = matrix(O, C, 0.1, 0), scale = matrix(O, grid_groups(&grid, C), 0.001, 0.06),
+                x = matrix(O, C, 0.2, 0.5), y = matrix(O, C, 1, 0);
     struct view m = matrix(O, C, 0.01, 0), v = matrix(O, C, 0.01, 1), g = matrix(O, C, 1, 0);
-    row("grid_scale", (struct op_call){.op = OP_grid_scale, .in = {w}, .out = {scale}, .params.grid = &grid}, 0, t);
     row("grid_offset", (struct op_call){.op = OP_grid_offset, .in = {w, scale}, .out = {y}, .params.grid = &grid}, 0,
         t);
     row("grid_interpolate",

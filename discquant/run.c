@@ -88,7 +88,7 @@ static enum status summarize(struct run *run, const struct quality *nearest) {
     const struct run_settings *s = run->settings;
     struct record *result = run_folder_result(run->folder);
     struct quality rounded = *nearest;
-    if (s->method->work) TRY(run_measure(run, WEIGHT_ROUNDED, &rounded));
+    if (s->method->work) TRY(run_measure(run, run->rounding->form, &rounded));
     record_string(result, "method", s->method->name);
     record_integer(result, "bits", s->bits);
     record_integer(result, "group_size", s->group_size);

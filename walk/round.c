@@ -342,7 +342,7 @@ static enum status measure(struct run *run, const char *name, const char *suffix
     bool constrained = strcmp(name, "closest") == 0 || (walked && walker_is_constrained(&run->settings->walker));
     TRY(measure_gradients(run, suffix, constrained, line, &figures));
     bool fractional = strcmp(name, "before") == 0 || strcmp(name, "start") == 0;
-    TRY(measure_network(run, fractional ? WEIGHT_INTERPOLATED : WEIGHT_ROUNDED, suffix, line, &figures));
+    TRY(measure_network(run, fractional ? WEIGHT_INTERPOLATED : run->network->rounding->form, suffix, line, &figures));
     TRY(run_folder_log(run->folder, line));
     progress_say("%-9s  rms product on fresh windows %.4g, KL %.4g, perplexity %.4g (original %.4g)", name,
                  sqrt(figures.qe), figures.kl, figures.perplexity, run->perplexity_original);

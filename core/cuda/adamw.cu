@@ -41,7 +41,7 @@ __device__ static inline void pulls(const struct grid &grid, struct group_scales
                                     int64_t row, int64_t col, float strength, float (&pull)[N]) {
     float w[N], down[N], up[N];
     load_pack(w, w_all.row(row) + col);
-    pack_neighbours(grid, w, scale_at(scales, row, col), down, up);
+    pack_neighbours(grid, w, map_at(scales, row, col), down, up);
     for (int i = 0; i < N; i++) pull[i] = strength * (1 - 2 * grid_offset_of(w[i], down[i], up[i], 0.5f));
 }
 

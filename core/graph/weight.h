@@ -36,7 +36,7 @@ struct weight {
     enum dtype file_dtype; // how the checkpoint stores it
     enum weight_form form;
     const struct grid *grid; // NULL = not quantized
-    struct view scale;       // [rows, groups] F32 with a grid
+    struct view scale;       // [rows, grid_scale_cols] F32 with a grid
     struct view x;           // [rows, cols] variables, see above; F32 or BF16
     struct view
         grad; // [rows, cols] sum of gradients with respect to the variables; filled by accumulate_sink. Gains: F32

@@ -2,6 +2,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
+#include "core/quant/grid_fit.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,15 +17,14 @@ static struct weight *next_linear(struct transformer *model, int64_t *i) {
 }
 
 static enum status grid_op(struct backend *backend, enum op op, const struct weight *w, struct view out) {
-    struct op_call call = {.op = op, .in = {w->stored}, .out = {out}, .params.grid = w->grid};
-    if (op != OP_grid_scale) call.in[1] = w->scale;
+    struct op_call call = {.op = op, .in = {w->stored, w->scale}, .out = {out}, .params.grid = w->grid};
     return backend_run(backend, &call);
 }
 
 // Host copies of what decides the neighbours of one matrix.
 struct host_weight {
     float *w, *scale, *x;
-    int64_t groups, group_cols;
+    int64_t group_cols, groups, scale_cols;
 };
 
 static void host_weight_close(struct host_weight *host) {
@@ -34,30 +34,48 @@ static void host_weight_close(struct host_weight *host) {
     *host = (struct host_weight){0};
 }
 
-static enum status host_weight_open(struct backend *backend, const struct weight *weight, struct host_weight *host) {
+// With the stored weights; x and the scales have room only.
+static enum status host_weight_new(struct backend *backend, const struct weight *weight, struct host_weight *host) {
     enum status status = STATUS_OK;
     int64_t n = weight->rows * weight->cols;
     void *w = NULL, *scale = NULL, *x = NULL;
-    *host =
-        (struct host_weight){.groups = weight->scale.cols, .group_cols = grid_group_cols(weight->grid, weight->cols)};
+    *host = (struct host_weight){.group_cols = grid_group_cols(weight->grid, weight->cols),
+                                 .groups = grid_groups(weight->grid, weight->cols),
+                                 .scale_cols = weight->scale.cols};
     TRY(mem_buffer_new(n * 4, weight->name, &w));
     host->w = w;
-    TRY(mem_buffer_new(weight->rows * host->groups * 4, weight->name, &scale));
+    TRY(mem_buffer_new(weight->rows * host->scale_cols * 4, weight->name, &scale));
     host->scale = scale;
     TRY(mem_buffer_new(n * 4, weight->name, &x));
     host->x = x;
     TRY(backend_floats_read(backend, weight->stored, w));
-    TRY(backend_floats_read(backend, weight->scale, scale));
 done:
     if (status != STATUS_OK) host_weight_close(host);
     return status;
 }
 
+static enum status host_weight_open(struct backend *backend, const struct weight *weight, struct host_weight *host) {
+    enum status status = STATUS_OK;
+    TRY(host_weight_new(backend, weight, host));
+    TRY(backend_floats_read(backend, weight->scale, host->scale));
+done:
+    if (status != STATUS_OK) host_weight_close(host);
+    return status;
+}
+
+// Scale and offset of weight i.
+static float map_of(const struct weight *weight, const struct host_weight *host, int64_t i, float *offset) {
+    const float *row = host->scale + i / weight->cols * host->scale_cols;
+    int64_t group = i % weight->cols / host->group_cols;
+    *offset = weight->grid->has_offset ? row[host->groups + group] : 0;
+    return row[group];
+}
+
 enum { PIECE = 1 << 16 };
 
 static struct neighbours host_neighbours(const struct weight *weight, const struct host_weight *host, int64_t i) {
-    int64_t row = i / weight->cols, group = i % weight->cols / host->group_cols;
-    return grid_neighbours(weight->grid, host->w[i], host->scale[row * host->groups + group]);
+    float offset, scale = map_of(weight, host, i, &offset);
+    return grid_neighbours(weight->grid, host->w[i], scale, offset);
 }
 
 // Squared distances of n weights from their nearest neighbours; returns how many have no freedom.
@@ -75,28 +93,30 @@ static int64_t squared_errors(const struct weight *weight, const struct host_wei
     return fixed;
 }
 
-// Adds one matrix to the totals; its error of round-to-nearest is 12 mean (nearest - w)^2, summed in the order of the weights.
-static enum status rounding_count(struct rounding *rounding, const struct weight *weight, double *step2) {
-    struct host_weight host;
+// Its error of round-to-nearest is 12 mean (nearest - w)^2, summed in the order of the weights.
+static double rounding_count(struct rounding *rounding, const struct weight *weight, const struct host_weight *host) {
     int64_t n = weight->rows * weight->cols;
-    double squares = 0;
-    rounding->weights += n;
-    rounding->groups += view_count(weight->scale);
-    if (rounding->model->backend->fns->plans_only) return STATUS_OK;
-    enum status status = host_weight_open(rounding->model->backend, weight, &host);
-    if (status != STATUS_OK) return status;
-    for (int64_t i = 0; i < weight->rows * host.groups && status == STATUS_OK; i++)
-        if (!isfinite(host.scale[i]))
-            status = status_set(STATUS_FORMAT, "%s: row %lld is too large for a grid with fp16 scales", weight->name,
-                                (long long)(i / host.groups));
-    double *errors = mem_new(PIECE, sizeof *errors);
-    for (int64_t i = 0; i < n && status == STATUS_OK; i += PIECE) {
+    double squares = 0, *errors = mem_new(PIECE, sizeof *errors);
+    for (int64_t i = 0; i < n; i += PIECE) {
         int64_t m = n - i < PIECE ? n - i : PIECE;
-        rounding->fixed += squared_errors(weight, &host, i, m, errors);
+        rounding->fixed += squared_errors(weight, host, i, m, errors);
         for (int64_t k = 0; k < m; k++) squares += errors[k];
     }
     free(errors);
-    *step2 = 12 * squares / (double)n;
+    return 12 * squares / (double)n;
+}
+
+// Scales of one matrix, and its share of the totals.
+static enum status rounding_fit(struct rounding *rounding, const struct weight *weight) {
+    enum status status = STATUS_OK;
+    struct backend *backend = rounding->model->backend;
+    struct host_weight host = {0};
+    if (backend->fns->plans_only) return STATUS_OK;
+    TRY(host_weight_new(backend, weight, &host));
+    TRY(grid_fit(weight->grid, weight->name, host.w, weight->rows, weight->cols, host.scale));
+    rounding->step2 += rounding_count(rounding, weight, &host);
+    TRY(backend_floats_write(backend, weight->scale, host.scale));
+done:
     host_weight_close(&host);
     return status;
 }
@@ -104,20 +124,23 @@ static enum status rounding_count(struct rounding *rounding, const struct weight
 enum status rounding_new(struct transformer *model, const struct grid *grid, enum dtype x, struct rounding **out) {
     enum status status = STATUS_OK;
     struct rounding *rounding = mem_new(1, sizeof *rounding);
-    *rounding = (struct rounding){.model = model, .grid = *grid};
+    *rounding = (struct rounding){.model = model, .grid = *grid, .form = WEIGHT_ROUNDED};
     int64_t i = 0, matrices = 0;
+    double bits = 0;
     for (struct weight *w; (w = next_linear(model, &i));) {
-        double step2 = 0;
+        int64_t n = w->rows * w->cols;
+        TRY(grid_check(grid, w->name, w->cols));
         w->grid = &rounding->grid;
-        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, grid_groups(grid, w->cols), w->name, &w->scale));
+        TRY(backend_matrix_new(model->backend, DTYPE_F32, w->rows, grid_scale_cols(grid, w->cols), w->name, &w->scale));
         TRY(backend_matrix_new(model->backend, x, w->rows, w->cols, w->name, &w->x));
-        TRY(grid_op(model->backend, OP_grid_scale, w, w->scale));
-        TRY(rounding_count(rounding, w, &step2));
-        rounding->step2 += step2;
+        TRY(rounding_fit(rounding, w));
+        rounding->weights += n;
+        rounding->groups += w->rows * grid_groups(grid, w->cols);
+        bits += grid_bits_per_weight(grid, w->rows, w->cols) * (double)n;
         matrices++;
     }
     rounding->step2 /= (double)matrices;
-    rounding->bits_per_weight = grid->bits + 16.0 * (double)rounding->groups / (double)rounding->weights;
+    rounding->bits_per_weight = bits / (double)rounding->weights;
     *out = rounding;
     rounding = NULL;
 done:
@@ -144,6 +167,7 @@ enum status rounding_to_nearest(struct rounding *rounding) {
     int64_t i = 0;
     for (struct weight *w; (w = next_linear(rounding->model, &i));)
         TRY(grid_op(rounding->model->backend, OP_grid_offset, w, w->x));
+    rounding->form = WEIGHT_ROUNDED;
 done:
     return status;
 }
@@ -228,17 +252,49 @@ done:
     return status;
 }
 
-enum status rounding_values(const struct rounding *rounding, const struct weight *weight, float *out) {
+enum status rounding_values(const struct rounding *rounding, const struct weight *weight, float *values) {
     enum status status = STATUS_OK;
     struct backend *backend = rounding->model->backend;
     struct view rounded = {0};
+    struct op_call call = {
+        .op = OP_grid_round, .in = {weight->stored, weight->scale, weight->x}, .params.grid = weight->grid};
+    if (rounding->form == WEIGHT_STRAIGHT) {
+        call.op = OP_grid_nearest;
+        call.in[0] = weight->x;
+        call.in[2] = (struct view){0};
+    }
     TRY(backend_matrix_new(backend, DTYPE_F32, weight->rows, weight->cols, weight->name, &rounded));
-    TRY(backend_run(backend, &(struct op_call){.op = OP_grid_round,
-                                               .in = {weight->stored, weight->scale, weight->x},
-                                               .out = {rounded},
-                                               .params.grid = weight->grid}));
-    TRY(backend_floats_read(backend, rounded, out));
+    call.out[0] = rounded;
+    TRY(backend_run(backend, &call));
+    TRY(backend_floats_read(backend, rounded, values));
 done:
     backend_matrix_free(backend, &rounded);
+    return status;
+}
+
+enum status rounding_codes(const struct rounding *rounding, const struct weight *weight, uint8_t *codes) {
+    enum status status = STATUS_OK;
+    struct host_weight host = {0};
+    TRY(host_weight_open(rounding->model->backend, weight, &host));
+    TRY(rounding_values(rounding, weight, host.x));
+#pragma omp parallel for
+    for (int64_t i = 0; i < weight->rows * weight->cols; i++) {
+        float offset, scale = map_of(weight, &host, i, &offset);
+        int code = grid_code(weight->grid, host.x[i], scale, offset);
+        REQUIRE(grid_value(weight->grid, code, scale, offset) == host.x[i], "a rounded weight lies on its grid");
+        codes[i] = (uint8_t)code;
+    }
+done:
+    host_weight_close(&host);
+    return status;
+}
+
+enum status rounding_scales(const struct rounding *rounding, const struct weight *weight, float *scale) {
+    return backend_floats_read(rounding->model->backend, weight->scale, scale);
+}
+
+enum status rounding_set_latent(struct rounding *rounding, const struct weight *weight, float *latent) {
+    enum status status = backend_floats_write(rounding->model->backend, weight->x, latent);
+    if (status == STATUS_OK) rounding->form = WEIGHT_STRAIGHT;
     return status;
 }

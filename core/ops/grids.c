@@ -4,20 +4,13 @@
 #include "core/quant/grid.h"
 
 static bool is_scale(struct view scale, struct view w, const struct grid *grid) {
-    return grid && is_f32_shape(scale, w.rows, grid_groups(grid, w.cols));
+    return grid && is_f32_shape(scale, w.rows, grid_scale_cols(grid, w.cols));
 }
 
 static bool is_weight(struct view v, struct view w) { return is_float(v) && view_same_shape(v, w); }
 
-const char *grid_scale_check(const struct op_call *c) {
-    WANT(is_float(c->in[0]) && is_scale(c->out[0], c->in[0], c->params.grid),
-         "grid_scale: w [O, I], scale [O, groups]");
-    return NULL;
-}
-double grid_scale_flops(const struct op_call *c) { return elements(c->in[0]); }
-
 #define WEIGHT_AND_SCALE(grid)                                                                                         \
-    WANT(is_float(c->in[0]) && is_scale(c->in[1], c->in[0], grid), "w [O, I] and its scale [O, groups]");              \
+    WANT(is_float(c->in[0]) && is_scale(c->in[1], c->in[0], grid), "w [O, I] and its scale [O, groups or 2 groups]");  \
     WANT(is_weight(c->out[0], c->in[0]), "the output has the shape of w")
 
 const char *grid_offset_check(const struct op_call *c) {
@@ -62,7 +55,8 @@ const char *adamw_check(const struct op_call *c) {
     WANT(p->step >= 1 && p->low <= p->high && p->beta1 < 1 && p->beta2 < 1 && p->limit >= 0, "adamw: bad parameters");
     if (is_absent(w) && is_absent(scale)) return NULL;
     WANT(!p->random, "adamw: a random pull takes no w");
-    WANT(is_weight(w, x) && is_scale(scale, w, p->grid), "adamw: w [O, I] and its scale [O, groups], or neither");
+    WANT(is_weight(w, x) && is_scale(scale, w, p->grid),
+         "adamw: w [O, I] and its scale [O, groups or 2 groups], or neither");
     return NULL;
 }
 double adamw_flops(const struct op_call *c) { return (is_absent(c->in[4]) ? 17 : 24) * elements(c->in[0]); }

@@ -57,9 +57,8 @@
 // probability 1 / k, those of one run never. Var |S x|^2 = 2/k (|x|^4 - sum over runs |x_run|^4), at most a Gaussian map's, whatever x is (Charikar, Chen and
 // Farach-Colton, ICALP 2002, for independent hashes).
 //
-// Weights on a quantization grid (core/quant/grid.h): weights w [O, I'], scale [O, groups]; down <= w <= up are the
-// neighbours of w, equal where w is on the grid or outside its range.
-// grid_scale         w                                               scale [O, groups]         scale of each group, rounded to fp16
+// Weights on a quantization grid (core/quant/grid.h): weights w [O, I'], scale [O, groups], or [O, 2 groups] = scales | offsets where the
+// grid has offsets; down <= w <= up are the neighbours of w, equal where w is on the grid or outside its range.
 // grid_offset        w, scale                                        y [O, I']                 (w - down) / (up - down); 0 where up = down
 // grid_interpolate   w, scale, x [O, I']                             y [O, I']                 down (1 - x) + up x
 // grid_interpolate_grad  w, scale, dy                                dx [O, I']                dx (+)= dy (up - down)

@@ -116,7 +116,6 @@ static void wide_rows_are_rotated_as_on_the_cpu(void **state) {
 
 static void what_lies_on_a_grid_has_the_bits_of_the_cpu(void **state) {
     (void)state;
-    each_case(OP_grid_scale, false, check_bits);
     each_case(OP_grid_offset, false, check_bits);
     each_case(OP_grid_round, false, check_bits);
     each_case(OP_grid_nearest, false, check_bits);

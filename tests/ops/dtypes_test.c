@@ -33,7 +33,6 @@ static const struct {
     {"sample_products", "TT", "F"},
     {"sketch", "FF", "-F-"},
     {"exact_sum", "F", "-"},
-    {"grid_scale", "A", "F"},
     {"grid_offset", "AF", "A"},
     {"grid_interpolate", "AFA", "A"},
     {"grid_interpolate_grad", "AFA", "A"},

@@ -31,6 +31,7 @@ struct op_case {
     enum op op;
     int64_t n, c, k;
     int64_t seq, heads, kv, d, window, past;
+    enum grid_kind kind;
     int bits;
     int64_t group;
     bool ta, tb, inverse, gradient, option;

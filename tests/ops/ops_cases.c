@@ -18,9 +18,11 @@
 #include "tests/ops/ops.h"
 
 #include "core/base/rng.h"
+#include "core/quant/grid_fit.h"
 #include "core/quant/hadamard.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -49,6 +51,17 @@ static int64_t min_cols(int64_t a, int64_t b) { return a < b ? a : b; }
         {op, .n = 5, .c = 33, .bits = 3, .group = 64}, {op, .n = 6, .c = 96, .bits = 3, .group = 20},                  \
         {op, .n = 6, .c = 72, .bits = 4, .group = 9}, {                                                                \
         op, .n = 17, .c = 65, .bits = 4, .group = 32, .option = true                                                   \
+    }
+#define CODEBOOK_CASES(op)                                                                                             \
+    {op, .n = 17, .c = 70, .kind = GRID_ASYMMETRIC, .bits = 3, .group = 20},                                           \
+        {op, .n = 20, .c = 172, .kind = GRID_ASYMMETRIC, .bits = 8, .group = -1},                                      \
+        {op, .n = 17, .c = 150, .kind = GRID_NF4, .bits = 4, .group = 64},                                             \
+        {op, .n = 18, .c = 64, .kind = GRID_MXFP4, .bits = 4, .group = 32},                                            \
+        {op, .n = 18, .c = 80, .kind = GRID_NVFP4, .bits = 4, .group = 16},                                            \
+        {op, .n = 20, .c = 96, .kind = GRID_Q4_0, .bits = 4, .group = 32},                                             \
+        {op, .n = 20, .c = 96, .kind = GRID_Q4_1, .bits = 4, .group = 32},                                             \
+        {op, .n = 20, .c = 64, .kind = GRID_Q8_0, .bits = 8, .group = 32}, {                                           \
+        op, .n = 20, .c = 512, .kind = GRID_Q3_K, .bits = 3, .group = 16                                               \
     }
 #define LOSS_CASES(op, gradient_)                                                                                      \
     {op, .n = 1, .c = 1, .gradient = gradient_}, {op, .n = 33, .c = 31, .gradient = gradient_},                        \
@@ -161,13 +174,18 @@ const struct op_case op_cases[] = {
     LOSS_CASES(OP_cross_entropy, true),
     LOSS_CASES(OP_kl_divergence, false),
     LOSS_CASES(OP_kl_divergence, true),
-    GRID_CASES(OP_grid_scale),
     GRID_CASES(OP_grid_offset),
+    CODEBOOK_CASES(OP_grid_offset),
     GRID_CASES(OP_grid_interpolate),
+    CODEBOOK_CASES(OP_grid_interpolate),
     GRID_CASES(OP_grid_interpolate_grad),
+    CODEBOOK_CASES(OP_grid_interpolate_grad),
     GRID_CASES(OP_grid_round),
+    CODEBOOK_CASES(OP_grid_round),
     GRID_CASES(OP_grid_nearest),
+    CODEBOOK_CASES(OP_grid_nearest),
     GRID_CASES(OP_adamw),
+    CODEBOOK_CASES(OP_adamw),
     {OP_adamw, .n = 3, .c = 5000, .bits = 3, .group = 4100},
     WIDTH_CASES(OP_adamw),
     {OP_adamw, .n = 40, .c = 300, .option = true},
@@ -431,10 +449,11 @@ static void build_loss(const struct op_case *t, struct rng *rng, struct op_call 
     if (t->option) o->out[1] = matrix_new(t->n, 1);
 }
 
-// The grid of a case: block scaling, or a codebook with uneven gaps that leaves out zero.
+// The grid of a case: one of the grids, or a codebook with uneven gaps that leaves out zero.
 static struct grid case_grid(const struct op_case *t) {
     struct grid grid;
-    REQUIRE(grid_block(t->bits, t->group, &grid) == STATUS_OK, "grid of the case");
+    struct grid_options options = {.kind = t->kind, .bits = t->bits, .group_size = t->group};
+    REQUIRE(grid_new(&options, &grid) == STATUS_OK, "grid of the case");
     if (!t->option) return grid;
     grid.uniform = false;
     grid.scale_divisor = 1;
@@ -445,24 +464,27 @@ static struct grid case_grid(const struct op_case *t) {
     return grid;
 }
 
-// Weights, some of them on the grid, outside it, or in a group of zeros, and their scales.
+// Weights, some of them on the grid, outside it, or in a group of equal ones, and their scales.
 static void build_weights(const struct op_case *t, struct rng *rng, const struct grid *grid, struct matrix *to_w,
                           struct matrix *to_scale) {
-    struct matrix w = normal(rng, t->n, t->c, 0.1), scale = matrix_new(t->n, grid_groups(grid, t->c));
-    int64_t group = grid_group_cols(grid, t->c);
-    float row[8192];
-    for (int64_t i = 0; i < t->n; i++) {
-        if (i % 16 == 3)
-            for (int64_t j = 0; j < min_cols(group, t->c); j++) matrix_row(w, i)[j] = 0; // a group of zeros has scale 0
-        for (int64_t j = 0; j < t->c; j++) row[j] = (float)matrix_row(w, i)[j];
-        for (int64_t k = 0; k < scale.cols; k++)
-            matrix_row(scale, i)[k] = (double)grid_scale_of(grid, row + k * group, min_cols(group, t->c - k * group));
+    struct matrix w = normal(rng, t->n, t->c, 0.1), scale = matrix_new(t->n, grid_scale_cols(grid, t->c));
+    int64_t group = grid_group_cols(grid, t->c), groups = grid_groups(grid, t->c);
+    float *values = malloc((size_t)(t->n * t->c) * sizeof *values);
+    float *scales = malloc((size_t)(t->n * scale.cols) * sizeof *scales);
+    for (int64_t i = 3; i < t->n; i += 16) // scale 0
+        for (int64_t j = 0; j < min_cols(group, t->c); j++) matrix_row(w, i)[j] = grid->kind == GRID_Q4_1 ? 0.25 : 0;
+    for (int64_t k = 0; k < t->n * t->c; k++) values[k] = (float)w.x[k];
+    REQUIRE(grid_fit(grid, "w", values, t->n, t->c, scales) == STATUS_OK, "scales of the case");
+    for (int64_t k = 0; k < t->n * scale.cols; k++) scale.x[k] = (double)scales[k];
+    for (int64_t i = 0; i < t->n; i++)
         for (int64_t j = i % 5; j < t->c; j += 5) { // weights on the grid and far outside it
             float s = (float)matrix_row(scale, i)[j / group];
             float level = grid->levels[(i + j) % grid->n_levels] * (j % 3 == 0 ? 1.0f : j % 3 == 1 ? 1.0f : 2.5f);
-            matrix_row(w, i)[j] = (double)(s * level);
+            float offset = grid->has_offset ? (float)matrix_row(scale, i)[groups + j / group] : 0;
+            matrix_row(w, i)[j] = (double)(s * level + offset);
         }
-    }
+    free(values);
+    free(scales);
     *to_w = w, *to_scale = scale;
 }
 
@@ -473,10 +495,6 @@ static void build_grid(const struct op_case *t, struct rng *rng, struct op_call 
     build_weights(t, rng, grid, &w, &scale);
     call->params.grid = grid;
     o->in[0] = w;
-    if (t->op == OP_grid_scale) {
-        o->out[0] = scale;
-        return;
-    }
     o->in[1] = scale;
     o->out[0] = matrix_new(t->n, t->c);
     if (t->op == OP_grid_interpolate || t->op == OP_grid_round) o->in[2] = uniform(rng, t->n, t->c);
@@ -541,7 +559,6 @@ void op_case_build(const struct op_case *t, bool accumulate, uint64_t seed, stru
         break;
     case OP_cross_entropy:
     case OP_kl_divergence: build_loss(t, &rng, call, o); break;
-    case OP_grid_scale:
     case OP_grid_offset:
     case OP_grid_interpolate:
     case OP_grid_interpolate_grad:

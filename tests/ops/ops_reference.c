@@ -296,7 +296,8 @@ static void on_grid(const struct op_call *c, const struct grid *grid, struct mat
                     struct matrix x, struct matrix y) {
     int64_t group = grid_group_cols(grid, w.cols);
     EACH(i, w.rows) EACH(j, w.cols) {
-        struct neighbours near = grid_neighbours(grid, (float)AT(w, i, j), (float)AT(scale, i, j / group));
+        float shift = grid->has_offset ? (float)AT(scale, i, scale.cols / 2 + j / group) : 0;
+        struct neighbours near = grid_neighbours(grid, (float)AT(w, i, j), (float)AT(scale, i, j / group), shift);
         double down = (double)near.down, up = (double)near.up, value = AT(w, i, j), *to = &AT(y, i, j);
         double offset = up > down ? (value - down) / (up - down) : 0.5, second = x.rows ? AT(x, i, j) : 0;
         if (c->op == OP_grid_offset) *to = up > down ? offset : 0;
@@ -305,15 +306,6 @@ static void on_grid(const struct op_call *c, const struct grid *grid, struct mat
         if (c->op == OP_grid_round) *to = second > 0.5 ? up : down;
         if (c->op == OP_grid_nearest) *to = value - down <= up - value ? down : up;
         if (c->op == OP_adamw) *to += c->params.adamw.strength * (1 - 2 * offset);
-    }
-}
-
-static void grid_scale(const struct grid *grid, struct matrix w, struct matrix scale) {
-    int64_t group = grid_group_cols(grid, w.cols);
-    EACH(i, w.rows) EACH(k, scale.cols) {
-        double largest = 0;
-        for (int64_t j = k * group; j < w.cols && j < (k + 1) * group; j++) largest = fmax(largest, fabs(AT(w, i, j)));
-        AT(scale, i, k) = largest / grid->scale_divisor; // before rounding to fp16: the tolerance is half an fp16 ulp
     }
 }
 
@@ -363,7 +355,6 @@ void op_reference(const struct op_call *c, struct operands *o) {
     case OP_swiglu_tangent: swiglu(c, o); break;
     case OP_cross_entropy: cross_entropy(c, o); break;
     case OP_kl_divergence: kl_divergence(c, o); break;
-    case OP_grid_scale: grid_scale(c->params.grid, o->in[0], o->out[0]); break;
     case OP_grid_offset:
     case OP_grid_interpolate:
     case OP_grid_interpolate_grad:

@@ -179,7 +179,6 @@ static double tolerance(const struct trial *t, enum dtype dtype) {
     case OP_copy: return t->call.accumulate ? 1.2e-7 : 0;
     case OP_row_dot:
     case OP_sum_squares: return 1e-13;        // products of floats are exact in double
-    case OP_grid_scale: return 4.9e-4;        // half an ulp of fp16
     case OP_attention: formula = 4e-6; break; // scores near 20 carry an error of 20 ulp into the exponent
     case OP_attention_grad:
     case OP_attention_tangent: formula = 1e-5; break; // twice that, and dp - delta cancels
@@ -213,7 +212,6 @@ static void compare(const struct trial *t, const struct operand *got, struct mat
         double wanted = rounded ? (double)bf16_to_float(bf16_from_float((float)want.x[k])) : want.x[k];
         double difference = fabs(operand_at(got, k / want.cols, k % want.cols) - wanted);
         double allowed = tolerance(t, got->view.dtype) * largest;
-        if (call->op == OP_grid_scale) allowed = tolerance(t, got->view.dtype) * wanted + 3e-8;
         if (is_bf16 && !rounded) allowed += ldexp(fmax(fabs(wanted), op_rounds_inside(call->op) * largest), -bits);
         norm2 += wanted * wanted, difference2 += difference * difference;
         bool both_nan = isnan(wanted) && isnan(operand_at(got, k / want.cols, k % want.cols));

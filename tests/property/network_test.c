@@ -9,6 +9,7 @@
 #include "core/base/threads.h"
 #include "core/nn/evaluate.h"
 #include "core/nn/random_source.h"
+#include "core/quant/grid_fit.h"
 #include "data/model.h"
 #include "data/whole_file.h"
 #include "walk/network.h"
@@ -39,8 +40,10 @@ static void neighbours_by_hand(struct setting *s) {
             for (int64_t c = 0; c < weight->cols; c++, at++) {
                 const float *row = view_f32(weight->stored, r);
                 int64_t first = c / s->grid.group_size * s->grid.group_size, n = weight->cols - first;
-                float scale = grid_scale_of(&s->grid, row + first, n < s->grid.group_size ? n : s->grid.group_size);
-                struct neighbours near = grid_neighbours(&s->grid, row[c], scale);
+                float scale;
+                check_ok(
+                    grid_fit(&s->grid, "w", row + first, 1, n < s->grid.group_size ? n : s->grid.group_size, &scale));
+                struct neighbours near = grid_neighbours(&s->grid, row[c], scale, 0);
                 s->down[at] = (double)near.down, s->up[at] = (double)near.up, s->w[at] = (double)row[c];
             }
     }

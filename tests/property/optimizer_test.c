@@ -156,7 +156,7 @@ static void x_stays_in_the_cube_and_fixed_weights_do_not_move(void **state) {
         for (int64_t r = 0; r < w->rows; r++)
             for (int64_t c = 0; c < w->cols; c++) {
                 float x = view_f32(w->x, r)[c], scale = view_f32(w->scale, r)[c / 8];
-                struct neighbours near = grid_neighbours(w->grid, view_f32(w->stored, r)[c], scale);
+                struct neighbours near = grid_neighbours(w->grid, view_f32(w->stored, r)[c], scale, 0);
                 assert_true(x >= 0 && x <= 1);
                 if (near.down == near.up) fixed++, assert_true(x == 0);
             }
@@ -202,7 +202,7 @@ static void a_step_is_the_formula(void **state) {
             const struct weight *w = &s.model->weights[i];
             for (int64_t k = 0; w->grid && k < view_count(w->x); k++, at++) {
                 float scale = view_f32(w->scale, 0)[k / w->cols], value = view_f32(w->stored, 0)[k];
-                struct neighbours near = grid_neighbours(w->grid, value, scale);
+                struct neighbours near = grid_neighbours(w->grid, value, scale, 0);
                 double y = near.up > near.down ? ((double)value - near.down) / ((double)near.up - near.down) : 0.5;
                 double g = 10 * (double)view_f32(bare.optimizer->m[i], 0)[k] * options.lambda / s.rounding->step2;
                 double d = fmax(-0.3, fmin(0.3, g)) + (finishing ? 0.25 : 1) * (1 - 2 * y);

@@ -7,6 +7,7 @@
 #include "core/base/threads.h"
 #include "core/nn/random_source.h"
 #include "core/nn/transformer.h"
+#include "core/quant/grid_fit.h"
 
 enum { BATCH = 3, SEQ_LEN = 13, ROWS = BATCH * SEQ_LEN };
 
@@ -193,9 +194,7 @@ static void weights_quantize(struct setting *s, const struct grid *grid) {
         w->sink = &accumulate_sink;
         check_ok(backend_matrix_new(s->backend, DTYPE_F32, w->rows, grid_groups(grid, w->cols), "scale", &w->scale));
         check_ok(backend_matrix_new(s->backend, DTYPE_F32, w->rows, w->cols, "x", &w->x));
-        check_ok(backend_run(
-            s->backend,
-            &(struct op_call){.op = OP_grid_scale, .in = {w->stored}, .out = {w->scale}, .params.grid = grid}));
+        check_ok(grid_fit(grid, w->name, w->stored.data, w->rows, w->cols, w->scale.data));
         rng_uniform_fill((struct rng){.seed = 3, .stream = RNG_INIT + (uint64_t)k}, 0, w->x.data, w->rows * w->cols);
     }
 }
