@@ -1,4 +1,5 @@
 // discquant-bench: how good and how fast.
+#include "bench/ablate.h"
 #include "bench/device_speed.h"
 #include "bench/eval.h"
 #include "bench/speed.h"
@@ -118,6 +119,7 @@ static enum status run_speed(const struct program_common *common, void *input) {
 int main(int argc, char **argv) {
     const struct command commands[] = {
         eval_command,
+        ablate_command,
         {.name = "generate",
          .doc = "Continues a prompt, always with the most likely token.",
          .options = generate_options,

@@ -121,8 +121,7 @@ static error_t parse_nothing(int key, char *arg, struct argp_state *state) {
     return ARGP_ERR_UNKNOWN;
 }
 
-// The arguments as they can be pasted into a shell.
-static char *quote_command_line(int argc, char **argv) {
+char *program_command_line(int argc, char *const *argv) {
     char *line = mem_string("");
     for (int i = 0; i < argc; i++) {
         size_t n = strlen(line);
@@ -179,7 +178,7 @@ done:
 
 int program_main(const struct command *command, int argc, char **argv) {
     threads_wait_briefly(argv);
-    char *line = quote_command_line(argc, argv);
+    char *line = program_command_line(argc, argv);
     struct program_common common = {.name = command->name, .command_line = line};
     int code = command_run(command, &common, argc, argv);
     free(line);
@@ -198,7 +197,7 @@ int program_main_commands(const char *name, const char *doc, const struct comman
     const char *word = argc > 1 ? argv[1] : NULL;
     for (const struct command *command = commands; word && command->name; command++) {
         if (strcmp(command->name, word) != 0) continue;
-        char *line = quote_command_line(argc, argv), *full = mem_format("%s %s", name, word);
+        char *line = program_command_line(argc, argv), *full = mem_format("%s %s", name, word);
         struct program_common common = {.name = full, .command_line = line};
         int code = command_run(command, &common, argc - 1, argv + 1);
         free(line);

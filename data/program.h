@@ -82,6 +82,9 @@ int program_main(const struct command *command, int argc, char **argv);
 // The same for "PROGRAM COMMAND …"; `commands` end with a command without name.
 int program_main_commands(const char *name, const char *doc, const struct command *commands, int argc, char **argv);
 
+// A command line as it can be pasted into a shell; a new string.
+char *program_command_line(int argc, char *const *argv);
+
 // run_folder_open with what the common options say.
 enum status program_run_folder(const struct program_common *common, const struct record *settings,
                                struct run_folder **out);
