@@ -1,4 +1,5 @@
 // discquant-data: looks at and prepares what the other programs read.
+#include "data/export_command.h"
 #include "data/info.h"
 #include "data/pretrain.h"
 #include "data/program.h"
@@ -91,6 +92,8 @@ int main(int argc, char **argv) {
          .run = tokenize_run,
          .settings = &tokenize_settings},
         story_corpus_command,
+        export_command,
+        verify_command,
         {0},
     };
     return program_main_commands("discquant-data", "Looks at and prepares models, tokenizers and corpora.", commands,

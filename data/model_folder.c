@@ -116,14 +116,14 @@ done:
     return status;
 }
 
-enum status model_folder_open(const char *path, struct model_folder **out) {
+static enum status folder_open(const char *path, bool with_config, struct model_folder **out) {
     enum status status = STATUS_OK;
     struct model_folder *folder = mem_new(1, sizeof *folder);
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;
     folder->path = mem_string_n(path, length);
     char *index_path = path_in(folder, INDEX_NAME);
-    TRY(model_folder_read_config(folder->path, &folder->config));
+    if (with_config) TRY(model_folder_read_config(folder->path, &folder->config));
     folder->sharded = file_exists(index_path);
     if (folder->sharded)
         TRY(shards_open(folder, index_path));
@@ -135,6 +135,12 @@ done:
     model_folder_free(folder);
     free(index_path);
     return status;
+}
+
+enum status model_folder_open(const char *path, struct model_folder **out) { return folder_open(path, true, out); }
+
+enum status model_folder_open_tensors(const char *path, struct model_folder **out) {
+    return folder_open(path, false, out);
 }
 
 void model_folder_free(struct model_folder *folder) {

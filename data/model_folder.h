@@ -25,6 +25,9 @@ struct model_folder;
 enum status model_folder_open(const char *path, struct model_folder **out);
 void model_folder_free(struct model_folder *folder);
 
+// The same without a look at config.json, whose settings the transformer may lack: model_folder_config is all zeros.
+enum status model_folder_open_tensors(const char *path, struct model_folder **out);
+
 // The configuration of a folder that may hold nothing else.
 enum status model_folder_read_config(const char *path, struct transformer_config *out);
 
@@ -61,5 +64,10 @@ struct model_folder_edit {
 // the replaced tensors of one file; memory for the largest replaced tensor as floats.
 enum status model_folder_save(const struct model_folder *folder, const char *out_path,
                               const struct model_folder_edit *edit, bool overwrite); // edit NULL: a plain copy
+
+// What a saved copy takes over byte for byte: into the existing folder `to` everything but the weights and their index; the
+// index.
+enum status model_folder_copy_others(const struct model_folder *folder, const char *to);
+enum status model_folder_copy_index(const struct model_folder *folder, const char *to);
 
 #endif

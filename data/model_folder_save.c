@@ -226,6 +226,18 @@ done:
     return status;
 }
 
+enum status model_folder_copy_others(const struct model_folder *folder, const char *to) {
+    return others_copy(model_folder_path(folder), to, FOLDER_DEPTH_MAX);
+}
+
+enum status model_folder_copy_index(const struct model_folder *folder, const char *to) {
+    char *from = mem_format("%s/%s", model_folder_path(folder), INDEX_NAME), *out = mem_format("%s/%s", to, INDEX_NAME);
+    enum status status = whole_file_copy(from, out);
+    free(from);
+    free(out);
+    return status;
+}
+
 static bool lies_in(const char *inner, const char *outer) {
     size_t n = strlen(outer);
     return strncmp(inner, outer, n) == 0 && (inner[n] == '/' || inner[n] == 0);
@@ -273,7 +285,7 @@ enum status model_folder_save(const struct model_folder *folder, const char *out
     for (int64_t i = 0; i < model_folder_n_files(folder); i++)
         TRY(weights_save(&save, model_folder_file(folder, i), model_folder_file_name(folder, i)));
     if (model_folder_is_sharded(folder)) TRY(index_save(&save));
-    TRY(others_copy(model_folder_path(folder), save.to, FOLDER_DEPTH_MAX));
+    TRY(model_folder_copy_others(folder, save.to));
     TRY(folder_writer_finish(writer));
 done:
     if (save.spool >= 0) close(save.spool);
