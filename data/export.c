@@ -56,7 +56,7 @@ done:
     return status;
 }
 
-enum status export_run(const struct export_set *set, const char *run, bool overwrite) {
+enum status run_export(const struct export_set *set, const char *run, bool overwrite) {
     enum status status = STATUS_OK;
     char *model = mem_format("%s/model", run), *codes_file = mem_format("%s/codes.safetensors", run), *out = NULL;
     struct model_folder *folder = NULL;

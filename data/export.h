@@ -10,7 +10,7 @@
 //     TRY(export_set_parse("gptq,gguf", &set));
 //     TRY(export_check(&set, &book, "models/stories260K"));     // before the long work: reads config.json and tokenizer
 //     …                                                         // RUN/model and RUN/codes.safetensors come about
-//     TRY(export_run(&set, "RUN", false));                      // writes, reads back, compares
+//     TRY(run_export(&set, "RUN", false));                      // writes, reads back, compares
 #ifndef DQ_DATA_EXPORT_H
 #define DQ_DATA_EXPORT_H
 
@@ -38,7 +38,7 @@ enum status export_check(const struct export_set *set, const struct codebook *bo
 // Writes what `set` names into the folder `run`, which holds model/ and codes.safetensors; each appears complete or not at
 // all. What is there already is replaced with `overwrite`, else STATUS_INVALID. Afterwards each is read back and compared
 // with run/model (export_compare). Memory for a few copies of the largest matrix.
-enum status export_run(const struct export_set *set, const char *run, bool overwrite);
+enum status run_export(const struct export_set *set, const char *run, bool overwrite);
 
 // Place of a format's export in the folder `run`; free with free().
 char *export_place(const char *run, enum export_format format);

@@ -39,7 +39,7 @@ static enum status export_start(const struct program_common *common, void *input
     const struct export_settings *settings = input;
     struct export_set set;
     TRY(export_set_parse(settings->formats, &set));
-    TRY(export_run(&set, settings->run, force));
+    TRY(run_export(&set, settings->run, force));
 done:
     return status;
 }

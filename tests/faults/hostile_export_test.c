@@ -16,7 +16,7 @@ static int run_make(void **state) {
     progress_set_quiet(true);
     run = run_draw(&small, &book, 3, &drawn);
     struct export_set set = set_of("gptq,compressed-tensors");
-    check_ok(export_run(&set, run, false));
+    check_ok(run_export(&set, run, false));
     return 0;
 }
 
@@ -333,7 +333,7 @@ static void a_full_disk_leaves_no_export_that_looks_whole(void **state) {
         nftw(place, files_remove_one, 16, FTW_DEPTH | FTW_PHYS);
         for (int64_t k = 0; status != STATUS_OK; k++) {
             whole_file_fail_at(k);
-            status = export_run(&set, run, false);
+            status = run_export(&set, run, false);
             whole_file_fail_at(-1);
             if (status == STATUS_OK) break;
             failures++;

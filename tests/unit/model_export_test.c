@@ -72,7 +72,7 @@ static void every_format_gives_back_the_weights_it_was_made_of(void **state) {
         struct drawn drawn;
         char *run = run_draw(c->shape, &book, i + 1, &drawn);
         struct export_set set = set_of(c->format);
-        check_ok(export_run(&set, run, false));
+        check_ok(run_export(&set, run, false));
         for (int f = 0; f < EXPORT_FORMATS; f++) {
             if (!set.wanted[f]) continue;
             char *place = export_place(run, (enum export_format)f);
@@ -122,7 +122,7 @@ static void symmetric_zeros_are_the_constants_that_gptq_files_have(void **state)
         struct drawn drawn;
         char *run = run_draw(&shape_story, &book, 5, &drawn);
         struct export_set set = set_of("gptq");
-        check_ok(export_run(&set, run, false));
+        check_ok(run_export(&set, run, false));
         struct safetensors *file = file_of(run, "export-gptq");
         const struct safetensors_tensor *zeros = safetensors_find(file, with("qzeros"));
         assert_int_equal(zeros->shape[0], 2);
@@ -142,7 +142,7 @@ static void three_bit_codes_lie_in_words_as_ten_one_ten_one_ten(void **state) {
     struct drawn drawn;
     char *run = run_draw(&shape_story, &book, 6, &drawn);
     struct export_set set = set_of("gptq");
-    check_ok(export_run(&set, run, false));
+    check_ok(run_export(&set, run, false));
     struct safetensors *file = file_of(run, "export-gptq");
     int64_t q = -1;
     for (int i = 0; i < drawn.n; i++)
@@ -200,7 +200,7 @@ static void a_zero_point_of_zero_takes_the_second_version(void **state) {
                                  (struct codes_source){&drawn, drawn_scales, drawn_codes}));
         }
         struct export_set set = set_of("gptq");
-        check_ok(export_run(&set, run, false));
+        check_ok(run_export(&set, run, false));
         char *format = gptq_format_of(run);
         assert_string_equal(format, with_zero ? "gptq_v2" : "gptq");
         free(format);
@@ -220,7 +220,7 @@ static void q_and_k_rows_are_paired_as_llama_cpp_wants_them(void **state) {
     char *run = run_draw(&shape_story, &book, 8, &drawn);
     struct export_set set = set_of("gguf");
     struct gguf *gguf = NULL;
-    check_ok(export_run(&set, run, false));
+    check_ok(run_export(&set, run, false));
     check_ok(gguf_open(files_path(run, "export.gguf"), &gguf));
     static const struct {
         const char *ours, *theirs;
@@ -281,7 +281,7 @@ static void the_type_of_a_matrix_follows_from_grid_and_width(void **state) {
         struct gguf *gguf = NULL;
         struct export_set set = set_of("gguf");
         char *run = run_draw(cases[i].shape, &book, i, &drawn);
-        check_ok(export_run(&set, run, false));
+        check_ok(run_export(&set, run, false));
         check_ok(gguf_open(files_path(run, "export.gguf"), &gguf));
         const struct gguf_tensor *tensor = gguf_find(gguf, cases[i].tensor);
         assert_non_null(tensor);
@@ -337,7 +337,7 @@ static void what_a_format_cannot_hold_is_refused_with_the_reason(void **state) {
         struct export_set set = set_of(cases[i].format);
         for (int before = 0; before < 2; before++) { // both before the work and with the codes at hand
             enum status status =
-                before ? export_check(&set, &book, files_path(run, "model")) : export_run(&set, run, false);
+                before ? export_check(&set, &book, files_path(run, "model")) : run_export(&set, run, false);
             check_fails(status, STATUS_UNSUPPORTED);
             if (!strstr(status_message(), cases[i].says)) {
                 print_error("message: %s; want '%s'\n", status_message(), cases[i].says);
@@ -373,15 +373,15 @@ static void scales_that_a_format_cannot_hold_are_found_while_writing(void **stat
     check_ok(codes_write(files_path(run, "codes.safetensors"), &book, shapes, drawn.n_coded,
                          (struct codes_source){&drawn, drawn_scales, drawn_codes}));
     struct export_set gptq = set_of("gptq"), gguf = set_of("gguf");
-    check_fails(export_run(&gptq, run, false), STATUS_UNSUPPORTED);
-    check_fails(export_run(&gguf, run, false), STATUS_UNSUPPORTED);
+    check_fails(run_export(&gptq, run, false), STATUS_UNSUPPORTED);
+    check_fails(run_export(&gguf, run, false), STATUS_UNSUPPORTED);
     assert_false(files_has(run, "export-gptq"));
     assert_false(files_has(run, "export-gptq.part"));
     assert_false(files_has(run, "export.gguf"));
     assert_false(files_has(run, "export.gguf.part"));
     // compressed-tensors stores scales as F32: there the file is sound, but not the model beside it.
     struct export_set packed = set_of("compressed-tensors");
-    check_fails(export_run(&packed, run, false), STATUS_FORMAT);
+    check_fails(run_export(&packed, run, false), STATUS_FORMAT);
     assert_non_null(strstr(status_message(), "differs at element"));
     drawn_free(&drawn);
     files_remove(run);
