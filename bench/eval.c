@@ -6,7 +6,7 @@
 
 enum { EVAL_PERPLEXITY, EVAL_CHOICE, EVAL_EXACT_MATCH };
 
-enum { KEY_ITEMS = 0x100, KEY_TOKENS };
+enum { KEY_ITEMS = 0x100, KEY_TOKENS, KEY_ADAPTER };
 
 static struct eval_settings {
     int task;
@@ -17,6 +17,7 @@ static struct eval_settings {
 
 static const struct argp_option eval_options[] = {
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 0},
+    {"adapter", KEY_ADAPTER, "DIR", 0, "LoRA adapters on the model, in PEFT's layout", 0},
     {"task", 't', "NAME", 0, "perplexity (default), multiple-choice or exact-match", 0},
     {"data", 'd', "FILE", 0, "text to measure on; for the other tasks their items, one JSON object per line", 0},
     {0, 0, 0, 0, "Perplexity:", 1},
@@ -40,6 +41,7 @@ static void eval_end(struct eval_settings *s) {
     if (s->task != EVAL_EXACT_MATCH && s->only_exact_match)
         args_fail("%s: only --task exact-match has it", s->only_exact_match);
     s->items.model = s->perplexity.model;
+    s->items.adapter = s->perplexity.adapter;
     s->items.data = s->perplexity.data;
     if (!s->items.tokens) s->items.tokens = 32;
 }
@@ -51,6 +53,7 @@ static error_t eval_parse(int key, char *arg, struct argp_state *state) {
     case 'm': p->model = arg; return 0;
     case 't': s->task = args_choice("--task", arg, "perplexity|multiple-choice|exact-match"); return 0;
     case 'd': p->data = arg; return 0;
+    case KEY_ADAPTER: p->adapter = arg; return 0;
     case 'r':
         p->reference = arg;
         s->only_perplexity = "--reference";

@@ -73,6 +73,7 @@ static enum status work(struct task *task) {
     struct evaluation *e = NULL;
     struct progress *progress = NULL;
     TRY(model_open(s->model, task->common->device, DTYPE_F32, NULL, &task->model));
+    TRY(model_adapt(task->model, s->adapter));
     const struct transformer_config *config = model_folder_config(task->model->folder);
     task->seq_len = s->seq_len ? s->seq_len : config->max_positions;
     if (task->seq_len < 2) {
@@ -118,6 +119,7 @@ enum status perplexity_run(const struct program_common *common, const struct per
     record_integer(about, "windows", settings->windows);
     record_integer(about, "batch_size", settings->batch);
     TRY(record_digest(about, "model", settings->model));
+    if (settings->adapter) TRY(record_digest(about, "adapter", settings->adapter));
     if (settings->reference) TRY(record_digest(about, "reference", settings->reference));
     TRY(record_digest(about, "data", settings->data));
     TRY(program_run_folder(common, about, &task.folder));

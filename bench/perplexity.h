@@ -7,6 +7,7 @@
 
 struct perplexity_settings {
     const char *model;
+    const char *adapter;   // adapters on the model, or NULL
     const char *reference; // second model with the same tokens, or NULL
     const char *data;      // text file
     int64_t seq_len;       // tokens per window; 0 = the model's positions

@@ -48,6 +48,7 @@ static enum status work(struct task *task, const struct task_fns *fns) {
     enum status status = STATUS_OK;
     const struct task_settings *s = task->settings;
     TRY(model_open(s->model, task->common->device, DTYPE_F32, NULL, &task->model));
+    TRY(model_adapt(task->model, s->adapter));
     struct items_options how = {.format = fns->format, .model = task->model, .limit = s->items};
     TRY(items_read(s->data, &how, &task->items));
     task->right = mem_new((size_t)task->items->n_items, sizeof *task->right);
@@ -68,6 +69,7 @@ enum status task_run(const struct program_common *common, const struct task_sett
     record_integer(about, "items", settings->items);
     if (fns->about) fns->about(&task, about);
     TRY(record_digest(about, "model", settings->model));
+    if (settings->adapter) TRY(record_digest(about, "adapter", settings->adapter));
     TRY(record_digest(about, "data", settings->data));
     TRY(program_run_folder(common, about, &task.folder));
     status = run_folder_finish(task.folder, work(&task, fns));

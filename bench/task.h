@@ -10,9 +10,10 @@
 
 struct task_settings {
     const char *model;
-    const char *data; // items, JSON lines
-    int64_t items;    // from the start of the file; 0 = all
-    int64_t tokens;   // exact match: most tokens to generate, > 0
+    const char *adapter; // adapters on the model, or NULL
+    const char *data;    // items, JSON lines
+    int64_t items;       // from the start of the file; 0 = all
+    int64_t tokens;      // exact match: most tokens to generate, > 0
 };
 
 struct task {

@@ -1,6 +1,7 @@
 #include "data/model.h"
 
 #include "core/base/mem.h"
+#include "data/adapter.h"
 
 #include <stdlib.h>
 
@@ -34,11 +35,16 @@ done:
 void model_free(struct model *model) {
     if (!model) return;
     step_free(model->step);
+    lora_free(model->lora);
     transformer_free(model->transformer);
     backend_close(model->backend);
     tokenizer_free(model->tokenizer);
     model_folder_free(model->folder);
     free(model);
+}
+
+enum status model_adapt(struct model *model, const char *path) {
+    return path ? adapter_open(path, model->transformer, &model->lora) : STATUS_OK;
 }
 
 static bool is_rounded(void *self, const char *name) {
@@ -57,5 +63,30 @@ static enum status put_rounded(void *self, const char *name, int64_t rows, int64
 enum status model_save_rounded(const struct model *model, const struct rounding *rounding, const char *path) {
     REQUIRE(rounding->model == model->transformer, "the rounding is the model's");
     struct model_folder_edit edit = {.self = (void *)rounding, .selects = is_rounded, .replace = put_rounded};
+    return model_folder_save(model->folder, path, &edit, true);
+}
+
+struct merge {
+    const struct rounding *rounding;
+    const struct lora *lora;
+};
+
+static bool is_merged(void *self, const char *name) {
+    const struct merge *merge = self;
+    return is_rounded((void *)(uintptr_t)merge->rounding, name);
+}
+
+static enum status put_merged(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
+    const struct merge *merge = self;
+    enum status status = put_rounded((void *)(uintptr_t)merge->rounding, name, rows, cols, data);
+    if (status == STATUS_OK) status = lora_merge(merge->lora, transformer_weight(merge->rounding->model, name), data);
+    return status;
+}
+
+enum status model_save_merged(const struct model *model, const struct rounding *rounding, const struct lora *lora,
+                              const char *path) {
+    REQUIRE(rounding->model == model->transformer && lora->model == model->transformer, "all are of one model");
+    struct merge merge = {rounding, lora};
+    struct model_folder_edit edit = {.self = &merge, .selects = is_merged, .replace = put_merged};
     return model_folder_save(model->folder, path, &edit, true);
 }

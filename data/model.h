@@ -5,6 +5,7 @@
 #ifndef DQ_DATA_MODEL_H
 #define DQ_DATA_MODEL_H
 
+#include "core/nn/lora.h"
 #include "core/nn/rounding.h"
 #include "data/model_folder.h"
 #include "data/tokenizer.h"
@@ -15,6 +16,7 @@ struct model {
     struct backend *backend;
     struct transformer *transformer;
     struct step *step;
+    struct lora *lora; // NULL without adapters
 };
 
 // Matrices are held as `dtype` (core/nn/transformer.h). `share` (may be NULL) lends its backend, so that two models can be compared; it must outlive the new one.
@@ -22,8 +24,15 @@ enum status model_open(const char *path, const char *device, enum dtype dtype, c
                        struct model **out);
 void model_free(struct model *model); // accepts NULL
 
+// Adds the adapters of a folder in PEFT's layout (data/adapter.h); NULL: none.
+enum status model_adapt(struct model *model, const char *path);
+
 // Writes the model's folder once more to `path`, with the rounded values of every weight that has a grid. Overwrites a
 // model folder; as model_folder_save otherwise.
 enum status model_save_rounded(const struct model *model, const struct rounding *rounding, const char *path);
+
+// The same with the adapters of `lora`, which are on the rounded matrices, added in: these leave the grid.
+enum status model_save_merged(const struct model *model, const struct rounding *rounding, const struct lora *lora,
+                              const char *path);
 
 #endif

@@ -10,10 +10,10 @@
 
 enum { NAME_SUFFIX = sizeof ".weight" - 1 };
 
-enum status lora_new(struct transformer *model, int64_t rank, double scaling, struct lora **out) {
+enum status lora_new(struct transformer *model, int64_t rank, double alpha, struct lora **out) {
     REQUIRE(rank > 0, "an adapter has a rank");
     struct lora *lora = mem_new(1, sizeof *lora);
-    *lora = (struct lora){.model = model, .rank = rank, .scaling = scaling};
+    *lora = (struct lora){.model = model, .rank = rank, .alpha = alpha, .scaling = alpha / (double)rank};
     lora->weights = mem_new(2 * (size_t)model->n_weights, sizeof *lora->weights);
     *out = lora;
     return STATUS_OK;

@@ -16,14 +16,14 @@
 struct lora {
     struct transformer *model; // borrowed; its matrices carry the adapters until lora_free
     int64_t rank;
-    double scaling;         // alpha / r
+    double alpha, scaling;  // scaling = alpha / r
     struct weight *weights; // [n_weights] A and B of one matrix after another; named "… .lora_A.weight" as PEFT does
     int64_t n_weights;
     int64_t parameters; // in all of them
 };
 
 // No adapters yet. rank at least 1.
-enum status lora_new(struct transformer *model, int64_t rank, double scaling, struct lora **out);
+enum status lora_new(struct transformer *model, int64_t rank, double alpha, struct lora **out);
 void lora_free(struct lora *lora); // accepts NULL
 
 // Gives one matrix inside a layer, which has none, an adapter; its values are the caller's to set.

@@ -31,7 +31,7 @@ static void setting_open(struct setting *s, const struct transformer_config *con
     check_ok(step_new(s->backend, &s->step));
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
     check_ok(transformer_new(s->backend, config, DTYPE_F32, random_source(&random), &s->model));
-    check_ok(lora_new(s->model, RANK, 2, &s->lora));
+    check_ok(lora_new(s->model, RANK, 2 * RANK, &s->lora));
     check_ok(lora_add_named(s->lora, NULL));
     check_ok(lora_start(s->lora, 7));
     for (int64_t k = 0; k < s->lora->n_weights; k++) {
@@ -242,7 +242,7 @@ static void the_original_of_a_rounded_matrix_has_no_adapter(void **state) {
     check_ok(rounding_to_nearest(rounding));
     transformer_set_form(s.model, WEIGHT_ROUNDED);
     logits_of(&s, rounded);
-    check_ok(lora_new(s.model, RANK, 1, &s.lora));
+    check_ok(lora_new(s.model, RANK, RANK, &s.lora));
     check_ok(lora_add_named(s.lora, "all"));
     for (int64_t k = 0; k < s.lora->n_weights; k++)
         for (int64_t i = 0; i < view_count(s.lora->weights[k].stored); i++)
@@ -272,7 +272,7 @@ static void targets_are_found_by_the_ends_of_their_names(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         setting_open(&s, cases[i].config);
         lora_free(s.lora);
-        check_ok(lora_new(s.model, RANK, 1, &s.lora));
+        check_ok(lora_new(s.model, RANK, RANK, &s.lora));
         check_ok(lora_add_named(s.lora, cases[i].names));
         assert_int_equal(s.lora->n_weights, cases[i].n_weights);
         setting_close(&s);
@@ -281,7 +281,7 @@ static void targets_are_found_by_the_ends_of_their_names(void **state) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         setting_open(&s, &llama);
         lora_free(s.lora);
-        check_ok(lora_new(s.model, RANK, 1, &s.lora));
+        check_ok(lora_new(s.model, RANK, RANK, &s.lora));
         check_fails(lora_add_named(s.lora, wrong[i]), STATUS_INVALID);
         assert_non_null(strstr(status_message(), "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"));
         setting_close(&s);
