@@ -45,6 +45,10 @@ void record_integer(struct record *record, const char *key, int64_t value) {
     record_set(record, key, json_integer(value));
 }
 
+void record_update(struct record *record, json_t *object) {
+    REQUIRE(json_object_update(record->object, object) == 0, "an object, and memory is there");
+}
+
 void record_bool(struct record *record, const char *key, bool value) { record_set(record, key, json_boolean(value)); }
 
 void record_string(struct record *record, const char *key, const char *value) {

@@ -28,6 +28,9 @@ void record_bool(struct record *record, const char *key, bool value);
 // Bytes that are not UTF-8 are written as '?'; NULL as null.
 void record_string(struct record *record, const char *key, const char *value);
 
+// Sets every value of a flat JSON object.
+void record_update(struct record *record, json_t *object);
+
 // What stands behind a path, as a string "crc32:9ae0daaf bytes:1048576": of a file its bytes, of a folder the names and
 // bytes of its *.json, *.safetensors and *.model files. For settings, so that a run is not resumed with other input.
 // STATUS_IO when something there cannot be read.

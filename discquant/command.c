@@ -18,6 +18,7 @@ static struct run_settings settings = {
                   .rate = 0.1,
                   .strength = 1,
                   .finish = {.strength = -1, .concave = -1}},
+    .lora = {.steps = 512, .rate = 1e-3},
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
@@ -60,6 +61,12 @@ enum {
     KEY_STATE_PRECISION,
     KEY_KEEP,
     KEY_PLAN,
+    KEY_LORA_RANK,
+    KEY_LORA_ALPHA,
+    KEY_LORA_STEPS,
+    KEY_LORA_RATE,
+    KEY_LORA_TARGETS,
+    KEY_LORA_MERGE,
 };
 
 static const struct argp_option options[] = {
@@ -99,6 +106,16 @@ static const struct argp_option options[] = {
     {"recompute", KEY_RECOMPUTE, 0, 0,
      "recompute layers on the way back instead of keeping their activations (default on cuda)", 3},
     {"keep-activations", KEY_KEEP, 0, 0, "keep them (default on cpu)", 3},
+    {0, 0, 0, 0, "LoRA adapters on the rounded model, trained on the same batches to its KL divergence:", 6},
+    {"lora-rank", KEY_LORA_RANK, "R", 0, "rank; saved as OUT/adapter in PEFT's layout (default: no adapters)", 6},
+    {"lora-alpha", KEY_LORA_ALPHA, "A", 0, "adapters count A / R times (default: twice the rank)", 6},
+    {"lora-steps", KEY_LORA_STEPS, "N", 0, "steps of AdamW (default: 512)", 6},
+    {"lora-lr", KEY_LORA_RATE, "R", 0,
+     "learning rate after a warmup of an eighth of the steps; cosine to 0 (default: 0.001)", 6},
+    {"lora-targets", KEY_LORA_TARGETS, "LIST", 0,
+     "matrices that get one, by the ends of their names: \"q_proj,v_proj\" (default: all that are rounded)", 6},
+    {"lora-merge", KEY_LORA_MERGE, 0, 0,
+     "write OUT/merged too: the rounded model plus adapters, whose matrices are no longer on the grid", 6},
     {0, 0, 0, 0, "Memory:", 5},
     {"precision", KEY_PRECISION, "fp32|bf16", 0, "of weights and activations (default: fp32 on cpu, bf16 on cuda)", 5},
     {"state-precision", KEY_STATE_PRECISION, "fp32|bf16", 0,
@@ -124,13 +141,40 @@ static void finish_settle(struct optimizer_options *o) {
     o->finish.from = (int64_t)ceil(finish_share * (double)o->steps);
 }
 
+static const char *lora_option; // one that says how, given
+
+static void finish_lora(struct lora_settings *lora) {
+    if (lora_option && !lora->rank) args_fail("%s: give --lora-rank too", lora_option);
+    if (lora->alpha == 0) lora->alpha = 2 * (double)lora->rank;
+}
+
 static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
     finish_settle(&s->optimizer);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
+    finish_lora(&s->lora);
     if (s->plan) return;
     if (!s->validation) args_fail("--validation is missing");
-    if (s->method->calibrates && !s->n_calibration) args_fail("--calibration is missing");
+    if (run_calibrates(s) && !s->n_calibration) args_fail("--calibration is missing");
+}
+
+static error_t parse_lora(int key, char *arg, struct lora_settings *lora) {
+    const int64_t many = INT64_C(1) << 40;
+    switch (key) {
+    case KEY_LORA_RANK: lora->rank = args_integer("--lora-rank", arg, 1, 1 << 16); return 0;
+    case KEY_LORA_ALPHA: lora->alpha = args_number(lora_option = "--lora-alpha", arg, 1e-6, 1e9); return 0;
+    case KEY_LORA_STEPS: lora->steps = args_integer(lora_option = "--lora-steps", arg, 1, many); return 0;
+    case KEY_LORA_RATE: lora->rate = args_number(lora_option = "--lora-lr", arg, 0, 1e6); return 0;
+    case KEY_LORA_TARGETS:
+        lora->targets = arg;
+        lora_option = "--lora-targets";
+        return 0;
+    case KEY_LORA_MERGE:
+        lora->merge = true;
+        lora_option = "--lora-merge";
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -176,7 +220,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;
     case ARGP_KEY_END: finish(s); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return parse_lora(key, arg, &s->lora);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #include "core/nn/evaluate.h"
 #include "data/model_folder.h"
+#include "discquant/adapter_trainer.h"
+#include "discquant/adapters.h"
 #include "discquant/method.h"
 
 #include <stdio.h>
@@ -81,6 +83,23 @@ static void count_arrays(const struct planning *planning, struct memory_plan *pl
     }
 }
 
+// The phase after the rounding, whose optimizer is gone by then.
+static enum status adapters_count(struct planning *planning, struct memory_plan *plan) {
+    enum status status = STATUS_OK;
+    const struct run_settings *s = planning->settings;
+    struct lora *lora = NULL;
+    struct adapter_trainer *trainer = NULL;
+    struct adapter_trainer_options options = adapters_options(s, WEIGHT_ROUNDED);
+    TRY(adapters_attach(s, planning->model, &lora));
+    TRY(adapter_trainer_new(lora, planning->step, &options, &trainer));
+    plan->adapters = adapter_trainer_bytes(trainer);
+    plan->activations = larger(plan->activations, trainer->activation_bytes);
+done:
+    adapter_trainer_free(trainer);
+    lora_free(lora);
+    return status;
+}
+
 enum status memory_plan_make(const struct program_common *common, const struct run_settings *settings,
                              struct memory_plan *out) {
     enum status status = STATUS_OK;
@@ -99,6 +118,7 @@ enum status memory_plan_make(const struct program_common *common, const struct r
     int64_t rows = planning.optimizer ? planning.optimizer->tokens.rows : 1 << 14;
     plan.logits = transformer_logits_bytes(planning.model, settings->precision, rows);
     plan.reserve = planning.backend->fns->host_memory ? 0 : RESERVE_BYTES;
+    if (settings->lora.rank) TRY(adapters_count(&planning, &plan));
     *out = plan;
 done:
     optimizer_free(planning.optimizer);
@@ -110,8 +130,8 @@ done:
 }
 
 int64_t memory_plan_total(const struct memory_plan *plan) {
-    return plan->weights + plan->scales + plan->x + plan->gradients + plan->moments + plan->activations + plan->tables +
-           plan->reserve;
+    return plan->weights + plan->scales + plan->x + plan->gradients + plan->moments + plan->activations +
+           plan->adapters + plan->tables + plan->reserve;
 }
 
 static const char *precision_name(enum dtype dtype) { return dtype == DTYPE_BF16 ? "bf16" : "fp32"; }
@@ -132,6 +152,7 @@ void memory_plan_print(const struct memory_plan *plan, const struct program_comm
         {"moments", plan->moments, precision_name(settings->state)},
         {"activations", plan->activations, o->recompute ? "layers recomputed" : "layers kept"},
         {"  logits", plan->logits, "of these, some rows at a time"},
+        {"adapters", plan->adapters, plan->adapters ? "fp32, with gradients and moments" : "none"},
         {"tables", plan->tables, "positions, tokens, losses"},
         {"reserve", plan->reserve, "context and libraries of the device"},
         {"total", memory_plan_total(plan), ""},

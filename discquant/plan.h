@@ -14,6 +14,7 @@ struct memory_plan {
     int64_t weights, scales, x, gradients, moments;
     int64_t activations; // memory of a step at its worst moment, optimization and evaluation
     int64_t logits;      // the part of it that holds a few rows of logits at a time
+    int64_t adapters;    // low-rank ones: values, gradients, moments
     int64_t tables;      // positions, tokens, losses
     int64_t reserve;     // what the device's libraries and its context take
 };

@@ -3,12 +3,17 @@
 #include "core/base/mem.h"
 #include "core/base/progress.h"
 #include "core/nn/evaluate.h"
+#include "discquant/adapters.h"
 #include "discquant/method.h"
 #include "discquant/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+bool run_calibrates(const struct run_settings *settings) {
+    return settings->method->calibrates || settings->lora.rank > 0;
+}
 
 // ---- measuring ----
 
@@ -50,7 +55,8 @@ static enum status describe(const struct program_common *common, const struct ru
     record_integer(record, "validation_samples", s->validation_samples);
     if (s->precision != DTYPE_F32) record_string(record, "precision", "bf16");
     if (s->method->describe) s->method->describe(s, record);
-    if (s->method->calibrates) {
+    if (s->lora.rank) adapters_describe(s, record);
+    if (run_calibrates(s)) {
         record_integer(record, "samples", s->samples);
         TRY(record_digests(record, "calibration", s->calibration, s->n_calibration));
     }
@@ -76,7 +82,7 @@ static enum status open_corpora(struct run *run) {
     const struct run_settings *s = run->settings;
     TRY(transformer_prepare(run->model->transformer, s->optimizer.seq_len));
     TRY(open_corpus(run, &s->validation, 1, s->validation_samples, &run->validation, &run->validation_windows));
-    if (s->method->calibrates)
+    if (run_calibrates(s))
         TRY(open_corpus(run, s->calibration, s->n_calibration, s->samples, &run->calibration,
                         &run->calibration_windows));
 done:
@@ -115,22 +121,34 @@ done:
     return status;
 }
 
+static enum status round_weights(struct run *run) {
+    enum status status = STATUS_OK;
+    const struct method *method = run->settings->method;
+    struct quality nearest;
+    TRY(rounding_to_nearest(run->rounding));
+    TRY(run_measure(run, WEIGHT_ROUNDED, &nearest));
+    if (method->work) TRY(method->work(run));
+    TRY(save_model(run));
+    TRY(summarize(run, &nearest));
+done:
+    return status;
+}
+
 static enum status work(struct run *run) {
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
-    struct quality nearest;
+    struct checkpoint *adapters = NULL;
     struct grid grid;
     TRY(model_open(s->model, run->common->device, s->precision, NULL, &run->model));
     TRY(step_reserve(run->model->step, run->activation_bytes));
     TRY(open_corpora(run));
     TRY(grid_block(s->bits, s->group_size, &grid));
     TRY(rounding_new(run->model->transformer, &grid, s->state, &run->rounding));
-    TRY(rounding_to_nearest(run->rounding));
-    TRY(run_measure(run, WEIGHT_ROUNDED, &nearest));
-    if (s->method->work) TRY(s->method->work(run));
-    TRY(save_model(run));
-    TRY(summarize(run, &nearest));
+    TRY(adapters_resume(run, &adapters));
+    if (!adapters) TRY(round_weights(run));
+    if (s->lora.rank) TRY(adapters_work(run, adapters));
 done:
+    checkpoint_free(adapters);
     return status;
 }
 

@@ -22,6 +22,16 @@ enum init { INIT_RANDOM, INIT_ORIGINAL };
 
 enum { CALIBRATION_FILES_MAX = 64 };
 
+// Low-rank adapters trained on the rounded model (discquant/adapters.h).
+struct lora_settings {
+    int64_t rank;  // 0 = none
+    double alpha;  // 0 = twice the rank
+    int64_t steps; // with batches of run_settings.optimizer
+    double rate;
+    const char *targets; // as lora_add_named
+    bool merge;          // write the merged model too
+};
+
 struct run_settings {
     const char *model;
     const char *calibration[CALIBRATION_FILES_MAX];
@@ -31,11 +41,12 @@ struct run_settings {
     int bits;
     int64_t group_size;
     enum init init;
-    bool keep_x;                            // write x as it was when the finish began
-    enum dtype precision;                   // of weights and activations: F32 or BF16
-    enum dtype state;                       // of x and the moments: F32 or BF16
-    bool plan;                              // print the memory plan, do nothing else
-    struct optimizer_options optimizer;     // seq_len serves calibration and validation
+    bool keep_x;                        // write x as it was when the finish began
+    enum dtype precision;               // of weights and activations: F32 or BF16
+    enum dtype state;                   // of x and the moments: F32 or BF16
+    bool plan;                          // print the memory plan, do nothing else
+    struct optimizer_options optimizer; // seq_len serves calibration and validation
+    struct lora_settings lora;
     int64_t samples;                        // calibration windows used; 0 = all there are
     int64_t validation_samples;             // windows, from the start of the file; 0 = all
     int64_t report_every, checkpoint_every; // steps
@@ -47,13 +58,16 @@ struct run {
     const struct run_settings *settings;
     struct model *model;
     struct rounding *rounding;
-    struct corpus *calibration; // NULL where the method does not calibrate
+    struct corpus *calibration; // NULL where the run does not calibrate
     struct corpus *validation;
     int64_t calibration_windows, validation_windows; // of settings->optimizer.seq_len tokens
     struct run_folder *folder;
     int64_t activation_bytes; // planned
     double fraction_integral; // of x before the method made a rounding of it; 1 where there was none
 };
+
+// Whether such a run reads calibration text.
+bool run_calibrates(const struct run_settings *settings);
 
 // On the validation windows, against the original model: means over positions, kl_se the standard error of kl over windows.
 struct quality {
