@@ -68,7 +68,11 @@ enum status point_save(const struct rounding *rounding, const char *path) {
     struct listing list = listing_of(rounding->model);
     char *bits = mem_format("%d", rounding->grid.bits),
          *group_size = mem_format("%lld", (long long)rounding->grid.group_size);
-    const struct safetensors_pair about[] = {{"kind", kind}, {"bits", bits}, {"group_size", group_size}};
+    const struct safetensors_pair about[] = {{"kind", kind},
+                                             {"grid", grid_kind_name(rounding->grid.kind)},
+                                             {"bits", bits},
+                                             {"group_size", group_size},
+                                             {"scale_search", scale_search_name(rounding->grid.search)}};
     TRY(safetensors_writer_new(path, list.entries, list.n, about, sizeof about / sizeof *about, &writer));
     for (int64_t i; (i = safetensors_writer_next(writer)) >= 0;) TRY(tensor_put(rounding, list.views[i], writer));
     TRY(safetensors_writer_finish(writer));
@@ -130,8 +134,13 @@ enum status point_grid(const struct point *point, struct grid *out) {
     int64_t bits, group_size;
     TRY(about_integer(point, "bits", &bits));
     TRY(about_integer(point, "group_size", &group_size));
-    if (bits < 0 || bits > 64) bits = 0;
-    TRY(grid_block((int)bits, group_size, out));
+    const char *name = about_value(point, "grid"), *search = about_value(point, "scale_search");
+    struct grid_options options = {.bits = bits > 0 && bits <= 8 ? (int)bits : 1, .group_size = group_size};
+    bool known = name && search && grid_kind_named(name, &options.kind) && scale_search_named(search, &options.search);
+    if (!known || group_size == 0)
+        TRY(status_set(STATUS_FORMAT, "%s: __metadata__ names no grid that is known here",
+                       safetensors_path(point->file)));
+    TRY(grid_new(&options, out));
 done:
     return status;
 }

@@ -1,6 +1,7 @@
 #include "data/record.h"
 
 #include "core/base/mem.h"
+#include "core/quant/grid.h"
 #include "data/file.h"
 
 #include <dirent.h>
@@ -53,6 +54,13 @@ void record_bool(struct record *record, const char *key, bool value) { record_se
 
 void record_string(struct record *record, const char *key, const char *value) {
     record_set(record, key, value ? record_json_string(value) : json_null());
+}
+
+void record_grid(struct record *record, const struct grid_options *options) {
+    record_integer(record, "bits", options->bits);
+    record_integer(record, "group_size", options->group_size);
+    record_string(record, "grid", grid_kind_name(options->kind));
+    record_string(record, "scale_search", scale_search_name(options->search));
 }
 
 json_t *record_json_string(const char *value) {

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct grid_options;
 struct record;
 
 struct record *record_new(void);
@@ -30,6 +31,9 @@ void record_string(struct record *record, const char *key, const char *value);
 
 // Sets every value of a flat JSON object.
 void record_update(struct record *record, json_t *object);
+
+// "bits", "group_size", "grid" and "scale_search" of complete options.
+void record_grid(struct record *record, const struct grid_options *options);
 
 // What stands behind a path, as a string "crc32:9ae0daaf bytes:1048576": of a file its bytes, of a folder the names and
 // bytes of its *.json, *.safetensors and *.model files. For settings, so that a run is not resumed with other input.

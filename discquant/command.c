@@ -7,8 +7,6 @@
 
 static struct run_settings settings = {
     .method = &method_discquant,
-    .bits = 4,
-    .group_size = -1,
     .optimizer = {.steps = 1024,
                   .warmup = -1,
                   .batch = 8,
@@ -36,6 +34,8 @@ enum {
     KEY_VALIDATION,
     KEY_METHOD,
     KEY_BITS,
+    KEY_GRID,
+    KEY_SCALE_SEARCH,
     KEY_GROUP_SIZE,
     KEY_INIT,
     KEY_STEPS,
@@ -73,8 +73,15 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "What is rounded and how:", 1},
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
     {"method", KEY_METHOD, "NAME", 0, "rtn (round to nearest) or discquant (default)", 1},
-    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 1},
-    {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 1},
+    {"grid", KEY_GRID, "NAME", 0,
+     "block (default), asymmetric, nf4, mxfp4, nvfp4, or the blocks of llama.cpp: q4_0, q4_1, q8_0, q3_k", 1},
+    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 for block and asymmetric (default: 4), else the grid's own", 1},
+    {"group-size", KEY_GROUP_SIZE, "G", 0,
+     "inputs that share one scale; -1 = the whole row (default for block and asymmetric; nf4: 64), else the grid's own",
+     1},
+    {"scale-search", KEY_SCALE_SEARCH, "NAME", 0,
+     "none: the grid's rule for its scales (default); mse: of scales around it the one of least squared error", 1},
+
     {0, 0, 0, 0, "Text:", 2},
     {"calibration", KEY_CALIBRATION, "FILE", 0, "text to optimize on; may be given more than once", 2},
     {"validation", KEY_VALIDATION, "FILE", 0, "text to measure on", 2},
@@ -150,6 +157,7 @@ static void finish_lora(struct lora_settings *lora) {
 
 static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
+    if (grid_options_complete(&s->grid) != STATUS_OK) args_fail("%s", status_message());
     finish_settle(&s->optimizer);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
     finish_lora(&s->lora);
@@ -184,10 +192,14 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     switch (key) {
     case 'm': s->model = arg; return 0;
     case KEY_METHOD: s->method = methods[args_choice("--method", arg, method_names)]; return 0;
-    case KEY_BITS: s->bits = (int)args_integer("--bits", arg, 2, 8); return 0;
+    case KEY_GRID: s->grid.kind = (enum grid_kind)args_choice("--grid", arg, GRID_NAMES); return 0;
+    case KEY_SCALE_SEARCH:
+        s->grid.search = (enum scale_search)args_choice("--scale-search", arg, SCALE_SEARCH_NAMES);
+        return 0;
+    case KEY_BITS: s->grid.bits = (int)args_integer("--bits", arg, 2, 8); return 0;
     case KEY_GROUP_SIZE:
-        s->group_size = args_integer("--group-size", arg, -1, many);
-        if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        s->grid.group_size = args_integer("--group-size", arg, -1, many);
+        if (s->grid.group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
         return 0;
     case KEY_CALIBRATION:
         if (s->n_calibration == CALIBRATION_FILES_MAX)

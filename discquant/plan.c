@@ -60,7 +60,7 @@ static enum status network_open(struct planning *planning, const char *path) {
     struct transformer_config config;
     struct grid grid;
     TRY(model_folder_read_config(path, &config));
-    TRY(grid_block(s->bits, s->group_size, &grid));
+    TRY(grid_new(&s->grid, &grid));
     TRY(transformer_new(planning->backend, &config, s->precision, (struct tensor_source){0}, &planning->model));
     TRY(rounding_new(planning->model, &grid, s->state, &planning->rounding));
     TRY(transformer_prepare(planning->model, s->optimizer.seq_len));

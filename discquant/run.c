@@ -48,8 +48,7 @@ static enum status save_model(struct run *run) {
 static enum status describe(const struct program_common *common, const struct run_settings *s, struct record *record) {
     enum status status = STATUS_OK;
     record_string(record, "method", s->method->name);
-    record_integer(record, "bits", s->bits);
-    record_integer(record, "group_size", s->group_size);
+    record_grid(record, &s->grid);
     record_integer(record, "seed", (int64_t)common->seed);
     record_integer(record, "seq_len", s->optimizer.seq_len);
     record_integer(record, "validation_samples", s->validation_samples);
@@ -96,8 +95,7 @@ static enum status summarize(struct run *run, const struct quality *nearest) {
     struct quality rounded = *nearest;
     if (s->method->work) TRY(run_measure(run, run->rounding->form, &rounded));
     record_string(result, "method", s->method->name);
-    record_integer(result, "bits", s->bits);
-    record_integer(result, "group_size", s->group_size);
+    record_grid(result, &s->grid);
     record_number(result, "bits_per_weight", run->rounding->bits_per_weight);
     record_integer(result, "weights_quantized", run->rounding->weights);
     record_integer(result, "weights_fixed", run->rounding->fixed);
@@ -113,10 +111,11 @@ static enum status summarize(struct run *run, const struct quality *nearest) {
     record_number(result, "perplexity_rtn", nearest->perplexity);
     record_number(result, "seconds", run_folder_seconds(run->folder));
     record_integer(result, "peak_memory_bytes", mem_resident_peak());
-    progress_say("%d bits, group %lld (%.2f bits per weight): KL %.4f (round to nearest %.4f), perplexity %.3f (%.3f, "
-                 "original %.3f)",
-                 s->bits, (long long)s->group_size, run->rounding->bits_per_weight, rounded.kl, nearest->kl,
-                 rounded.perplexity, nearest->perplexity, rounded.perplexity_original);
+    progress_say(
+        "%s, %d bits, group %lld (%.2f bits per weight): KL %.4f (round to nearest %.4f), perplexity %.3f (%.3f, "
+        "original %.3f)",
+        grid_kind_name(s->grid.kind), s->grid.bits, (long long)s->grid.group_size, run->rounding->bits_per_weight,
+        rounded.kl, nearest->kl, rounded.perplexity, nearest->perplexity, rounded.perplexity_original);
 done:
     return status;
 }
@@ -142,7 +141,7 @@ static enum status work(struct run *run) {
     TRY(model_open(s->model, run->common->device, s->precision, NULL, &run->model));
     TRY(step_reserve(run->model->step, run->activation_bytes));
     TRY(open_corpora(run));
-    TRY(grid_block(s->bits, s->group_size, &grid));
+    TRY(grid_new(&s->grid, &grid));
     TRY(rounding_new(run->model->transformer, &grid, s->state, &run->rounding));
     TRY(adapters_resume(run, &adapters));
     if (!adapters) TRY(round_weights(run));

@@ -1,7 +1,7 @@
 // One rounding of one model, from files to files: what the program `discquant` does.
 //
 //   OUT/model/         the rounded model as a Hugging Face folder
-//   OUT/result.json    method, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
+//   OUT/result.json    method, grid, scale_search, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
 //                      perplexity_original, top1_agreement, kl_rtn, perplexity_rtn, …; for discquant also kl_x,
 //                      kl_x_rounded and fraction_integral: of x as the optimization of (4) left it and of its rounding to
 //                      nearest, before its finish; fraction_integral_end: of x after it
@@ -38,8 +38,7 @@ struct run_settings {
     int n_calibration;
     const char *validation;
     const struct method *method;
-    int bits;
-    int64_t group_size;
+    struct grid_options grid; // complete: no defaults are left to take
     enum init init;
     bool keep_x;                        // write x as it was when the finish began
     enum dtype precision;               // of weights and activations: F32 or BF16

@@ -25,6 +25,8 @@ enum {
     KEY_CALIBRATION,
     KEY_VALIDATION,
     KEY_BITS,
+    KEY_GRID,
+    KEY_SCALE_SEARCH,
     KEY_GROUP_SIZE,
     KEY_SAMPLES,
     KEY_FRESH,
@@ -135,8 +137,14 @@ static struct round_settings round_settings = {
 static const struct argp_option round_options[] = {
     {0, 0, 0, 0, "What is rounded:", 1},
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
-    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 (default: 4)", 1},
-    {"group-size", KEY_GROUP_SIZE, "G", 0, "inputs that share one 16-bit scale; -1 = the whole row (default)", 1},
+    {"grid", KEY_GRID, "NAME", 0,
+     "block (default), asymmetric, nf4, mxfp4, nvfp4, or the blocks of llama.cpp: q4_0, q4_1, q8_0, q3_k", 1},
+    {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 for block and asymmetric (default: 4), else the grid's own", 1},
+    {"group-size", KEY_GROUP_SIZE, "G", 0,
+     "inputs that share one scale; -1 = the whole row (default for block and asymmetric; nf4: 64), else the grid's own",
+     1},
+    {"scale-search", KEY_SCALE_SEARCH, "NAME", 0,
+     "none: the grid's rule for its scales (default); mse: of scales around it the one of least squared error", 1},
     {"start", KEY_START, "RUN", 0,
      "depart from the x that this run of the program discquant kept (--keep-x), on its grid, instead of the weights",
      1},
@@ -176,9 +184,9 @@ static const struct argp_option round_options[] = {
 };
 
 static void round_finish(struct round_settings *s) {
-    if (s->start && (s->bits || s->group_size)) args_fail("--start brings its grid: leave out --bits and --group-size");
-    if (!s->start && !s->bits) s->bits = 4;
-    if (!s->start && !s->group_size) s->group_size = -1;
+    if (s->start && (s->grid.kind || s->grid.bits || s->grid.group_size || s->grid.search))
+        args_fail("--start brings its grid: leave out --grid, --bits, --group-size and --scale-search");
+    if (!s->start && grid_options_complete(&s->grid) != STATUS_OK) args_fail("%s", status_message());
     if (!s->model) args_fail("--model is missing");
     if (!s->n_calibration) args_fail("--calibration is missing");
     if (!s->validation) args_fail("--validation is missing");
@@ -202,10 +210,14 @@ static error_t round_parse(int key, char *arg, struct argp_state *state) {
     static const enum walk_finish finishes[] = {WALK_LANDING, WALK_NEAREST, WALK_VERTEX_NEAREST};
     switch (key) {
     case 'm': s->model = arg; return 0;
-    case KEY_BITS: s->bits = (int)args_integer("--bits", arg, 2, 8); return 0;
+    case KEY_GRID: s->grid.kind = (enum grid_kind)args_choice("--grid", arg, GRID_NAMES); return 0;
+    case KEY_SCALE_SEARCH:
+        s->grid.search = (enum scale_search)args_choice("--scale-search", arg, SCALE_SEARCH_NAMES);
+        return 0;
+    case KEY_BITS: s->grid.bits = (int)args_integer("--bits", arg, 2, 8); return 0;
     case KEY_GROUP_SIZE:
-        s->group_size = args_integer("--group-size", arg, -1, many);
-        if (s->group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        s->grid.group_size = args_integer("--group-size", arg, -1, many);
+        if (s->grid.group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
         return 0;
     case KEY_START: s->start = arg; return 0;
     case KEY_CALIBRATION:

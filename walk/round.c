@@ -423,8 +423,7 @@ static void summarize(struct run *run) {
     struct record *result = run_folder_result(run->folder);
     record_string(result, "engine", w->engine);
     record_string(result, "final", finish_names[s->walker.finish]);
-    record_integer(result, "bits", run->grid.bits);
-    record_integer(result, "group_size", run->grid.group_size);
+    record_grid(result, &(struct grid_options){run->grid.kind, run->grid.bits, run->grid.group_size, run->grid.search});
     record_number(result, "bits_per_weight", run->network->rounding->bits_per_weight);
     record_integer(result, "n", run->network->n);
     record_integer(result, "weights_fixed", run->network->frozen);
@@ -481,7 +480,7 @@ static enum status work(struct run *run) {
     char *path = run_folder_file(run->folder, "model");
     TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
     TRY(open_texts(run));
-    TRY(s->start ? open_point(run) : grid_block(s->bits, s->group_size, &run->grid));
+    TRY(s->start ? open_point(run) : grid_new(&s->grid, &run->grid));
     TRY(network_new(run->model->transformer, run->model->step, &run->grid, &options, &run->network));
     TRY(draw(run));
     TRY(find_start(run));
@@ -516,8 +515,7 @@ static enum status describe(const struct program_common *common, const struct ro
         free(path);
         TRY(status);
     } else {
-        record_integer(record, "bits", s->bits);
-        record_integer(record, "group_size", s->group_size);
+        record_grid(record, &s->grid);
     }
     record_integer(record, "seed", (int64_t)common->seed);
     record_integer(record, "seq_len", s->seq_len);

@@ -21,6 +21,7 @@
 #ifndef DQ_WALK_ROUND_H
 #define DQ_WALK_ROUND_H
 
+#include "core/quant/grid.h"
 #include "data/program.h"
 #include "walk/instance.h"
 
@@ -38,11 +39,10 @@ struct round_settings {
     int n_calibration;
     struct compared compared[ROUND_COMPARED_MAX];
     int n_compared;
-    int bits; // 0 with a start: its grid
-    int64_t group_size;
-    const char *start;     // run folder with an x of the model; NULL: the weights
-    int64_t samples;       // windows that become rows of M
-    int64_t fresh_samples; // other windows of the calibration text; 0: those left, at most 256
+    struct grid_options grid; // complete, or untouched with a start: its grid
+    const char *start;        // run folder with an x of the model; NULL: the weights
+    int64_t samples;          // windows that become rows of M
+    int64_t fresh_samples;    // other windows of the calibration text; 0: those left, at most 256
     int64_t seq_len, batch;
     int64_t validation_samples; // 0: all
     bool recompute;

@@ -112,18 +112,44 @@ enum status grid_new(const struct grid_options *options, struct grid *out) {
     return STATUS_OK;
 }
 
+enum status grid_options_complete(struct grid_options *options) {
+    struct grid grid;
+    enum status status = grid_new(options, &grid);
+    if (status != STATUS_OK) return status;
+    options->bits = grid.bits;
+    options->group_size = grid.group_size;
+    return STATUS_OK;
+}
+
 enum status grid_block(int bits, int64_t group_size, struct grid *out) {
     REQUIRE(bits != 0 && group_size != 0, "0 asks for a default, which grid_new has");
     return grid_new(&(struct grid_options){.kind = GRID_BLOCK, .bits = bits, .group_size = group_size}, out);
 }
 
-const char *grid_name(const struct grid *grid) { return rules[grid->kind].name; }
+enum { KINDS = sizeof rules / sizeof *rules, SEARCHES = 2 };
+static const char *const searches[SEARCHES] = {[SCALE_SEARCH_NONE] = "none", [SCALE_SEARCH_MSE] = "mse"};
+
+const char *grid_kind_name(enum grid_kind kind) { return rules[kind].name; }
+
+const char *scale_search_name(enum scale_search search) { return searches[search]; }
+
+bool grid_kind_named(const char *name, enum grid_kind *kind) {
+    for (int i = 0; i < KINDS; i++)
+        if (strcmp(name, rules[i].name) == 0) return *kind = (enum grid_kind)i, true;
+    return false;
+}
+
+bool scale_search_named(const char *name, enum scale_search *search) {
+    for (int i = 0; i < SEARCHES; i++)
+        if (strcmp(name, searches[i]) == 0) return *search = (enum scale_search)i, true;
+    return false;
+}
 
 enum status grid_check(const struct grid *grid, const char *name, int64_t cols) {
     if (cols % grid->block == 0) return STATUS_OK;
     return status_set(STATUS_INVALID,
                       "%s: %lld columns are no multiple of %lld, which the grid %s needs; take another --grid", name,
-                      (long long)cols, (long long)grid->block, grid_name(grid));
+                      (long long)cols, (long long)grid->block, grid_kind_name(grid->kind));
 }
 
 int64_t grid_group_cols(const struct grid *grid, int64_t cols) {

@@ -84,10 +84,18 @@ struct grid_options {
 // STATUS_INVALID names --bits or --group-size when the grid does not take what is given.
 enum status grid_new(const struct grid_options *options, struct grid *out);
 
+// Puts the grid's own numbers where bits or group_size is 0. Fails as grid_new.
+enum status grid_options_complete(struct grid_options *options);
+
 // Block scaling: bits 2 .. 8, group_size -1 or >= 1; STATUS_INVALID otherwise.
 enum status grid_block(int bits, int64_t group_size, struct grid *out);
 
-const char *grid_name(const struct grid *grid);
+const char *grid_kind_name(enum grid_kind kind);
+const char *scale_search_name(enum scale_search search);
+
+// options as strings of a file: "block", "none". False: there is no such name.
+bool grid_kind_named(const char *name, enum grid_kind *kind);
+bool scale_search_named(const char *name, enum scale_search *search);
 
 // STATUS_INVALID with the tensor's name when a matrix of this width cannot lie on the grid.
 enum status grid_check(const struct grid *grid, const char *name, int64_t cols);

@@ -130,7 +130,8 @@ static void the_plan_is_what_a_run_takes(void **state) {
     for (int micro_batch = 2; micro_batch <= 4; micro_batch += 2) {
         char *folder = config_folder(config);
         struct program_common common = {.device = "cpu"};
-        struct run_settings settings = {.model = folder, .method = &method_discquant, .bits = 3, .group_size = 32};
+        struct run_settings settings = {
+            .model = folder, .method = &method_discquant, .grid = {.bits = 3, .group_size = 32}};
         settings.optimizer = (struct optimizer_options){.steps = 2,
                                                         .finish.from = 2,
                                                         .batch = 4,

@@ -210,7 +210,7 @@ static void a_width_that_a_grid_cannot_hold_is_refused_by_name(void **state) {
         check_ok(grid_new(&(struct grid_options){.kind = (enum grid_kind)kind}, &grid));
         check_fails(rounding_new(narrow, &grid, DTYPE_F32, &rounding), STATUS_INVALID);
         assert_non_null(strstr(status_message(), "down_proj"));
-        assert_non_null(strstr(status_message(), grid_name(&grid)));
+        assert_non_null(strstr(status_message(), grid_kind_name(grid.kind)));
     }
     transformer_free(narrow);
     setting_close(&s);
