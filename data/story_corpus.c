@@ -94,8 +94,9 @@ static void line_make(struct line *line, const struct story_corpus_options *opti
     } else if (options->task == STORY_TASK_GENERATE) {
         line_generate(line, document, story);
     } else if (is_jsonl(options->out)) {
+        bool alone = options->task == STORY_TASK_STORY;
         line_text(line, "{\"text\": ");
-        line_string(line, story->text, story->n_bytes - 1);
+        line_string(line, story->text, alone ? story->questions[0].question - 1 : story->n_bytes - 1);
         line_text(line, "}\n");
     } else {
         line_bytes(line, story->text, (size_t)story->n_bytes);

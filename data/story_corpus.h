@@ -5,6 +5,7 @@
 // A task takes the first question of each document, so that items are independent, and writes one JSON object per line:
 //     multiple choice  {"query": "…\nQ: …\nA:", "choices": [" Tom.", …], "gold": 0, "kind": "who_has", "document": 17}
 //     generate         {"prompt": "…\nQ: …\nA:", "answer": " Tom.", "kind": "who_has", "document": 17}
+//     story            {"text": "…"}: the document up to its first question, a text again
 // query + choice and prompt + answer are the text as documents have it, and a newline follows.
 #ifndef DQ_DATA_STORY_CORPUS_H
 #define DQ_DATA_STORY_CORPUS_H
@@ -14,7 +15,7 @@
 
 #include <stdio.h>
 
-enum story_task { STORY_TASK_NONE, STORY_TASK_MULTIPLE_CHOICE, STORY_TASK_GENERATE };
+enum story_task { STORY_TASK_NONE, STORY_TASK_MULTIPLE_CHOICE, STORY_TASK_GENERATE, STORY_TASK_STORY };
 
 struct story_corpus_options {
     const char *out; // NULL: only the summary

@@ -17,7 +17,8 @@ static const struct argp_option corpus_flags[] = {
     {"start", 'b', "N", 0, "number of the first document (default: 0)", 0},
     {"documents", 'n', "N", 0, "documents to write (default: 10000)", 0},
     {"bytes", 'c', "N", 0, "instead: whole documents until there are N bytes of text", 0},
-    {"task", 't', "NAME", 0, "multiple-choice or generate: items instead of texts, one of each document", 0},
+    {"task", 't', "NAME", 0,
+     "multiple-choice or generate: items instead of texts, one of each document; story: texts without questions", 0},
     {0},
 };
 
@@ -40,8 +41,8 @@ static error_t corpus_parse(int key, char *arg, struct argp_state *state) {
     case 'n': settings->documents = args_integer("--documents", arg, 1, STORY_DOCUMENTS_MAX); return 0;
     case 'c': settings->bytes = args_integer("--bytes", arg, 1, INT64_MAX); return 0;
     case 't':
-        settings->task =
-            (enum story_task)(STORY_TASK_MULTIPLE_CHOICE + args_choice("--task", arg, "multiple-choice|generate"));
+        settings->task = (enum story_task)(STORY_TASK_MULTIPLE_CHOICE +
+                                           args_choice("--task", arg, "multiple-choice|generate|story"));
         return 0;
     case ARGP_KEY_END:
         if (settings->documents && settings->bytes) args_fail("--documents and --bytes exclude each other");

@@ -160,6 +160,29 @@ static void every_format_holds_the_documents(void **state) {
 
 #define refused(text, ...) process_check_error(process_call(program, "corpus", __VA_ARGS__), 2, text)
 
+// What stands before the first "Q:" of the whole documents, found by search in their text.
+static void stories_are_documents_up_to_their_questions(void **state) {
+    (void)state;
+    char *folder = files_folder(), *whole = mem_string(files_path(folder, "w.jsonl")),
+         *alone = mem_string(files_path(folder, "s.jsonl"));
+    json_decref(corpus_call("--split", "calibration", "--documents", "80", "--out", whole));
+    json_decref(corpus_call("--split", "calibration", "--documents", "80", "--task", "story", "--out", alone));
+    char *whole_text = files_bytes(whole, NULL), *alone_text = files_bytes(alone, NULL), *a = whole_text,
+         *b = alone_text;
+    for (int d = 0; d < 80; d++) {
+        char *question = strstr(a, "\\nQ: ");
+        size_t n = (size_t)(question - a);
+        assert_memory_equal(a, b, n);
+        assert_memory_equal(b + n, "\"}\n", 3);
+        a = strchr(a, '\n') + 1;
+        b += n + 3;
+    }
+    assert_int_equal(*a, 0);
+    assert_int_equal(*b, 0);
+    free(whole_text), free(alone_text), free(whole), free(alone);
+    files_remove(folder);
+}
+
 static void bad_requests_are_refused(void **state) {
     (void)state;
     refused("exclude each other", "--documents", "5", "--bytes", "5");
@@ -207,6 +230,7 @@ int main(void) {
         cmocka_unit_test(ranges_put_together_are_the_same_bytes),
         cmocka_unit_test(summary_describes_the_text),
         cmocka_unit_test(every_format_holds_the_documents),
+        cmocka_unit_test(stories_are_documents_up_to_their_questions),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_full_disk_leaves_nothing),
     };
