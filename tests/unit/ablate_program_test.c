@@ -4,6 +4,7 @@
 
 #include "data/json.h"
 
+#include <dirent.h>
 #include <gsl/gsl_cdf.h>
 
 #define PROGRAM "bench/discquant-bench"
@@ -273,7 +274,7 @@ static const char TWO[] = "\"axes\": {\"method\": [\"rtn\", \"discquant\"]}, \"e
 static void a_killed_ablation_keeps_what_is_done_and_goes_on(void **state) {
     (void)state;
     char *folder = files_folder();
-    put_plan(folder, "plan.json", "120", TWO);
+    put_plan(folder, "plan.json", "40", TWO);
     ablate_well(folder, "plan.json", "whole", NULL);
     char *checkpoint = mem_string(files_path(folder, "cut/runs/discquant/checkpoint")),
          *plan = mem_string(files_path(folder, "plan.json")), *cut = mem_string(files_path(folder, "cut"));
@@ -526,6 +527,28 @@ static void shared_options_can_be_replaced_and_rows_keep_their_own(void **state)
     files_remove(folder);
 }
 
+// Every command line of every plan, as the commands' parsers see it.
+static void the_plans_of_the_repository_are_right(void **state) {
+    (void)state;
+    char plans[4096];
+    check_source("bench/plans", plans, sizeof plans);
+    DIR *folder = opendir(plans);
+    assert_non_null(folder);
+    int n = 0;
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        if (!strstr(entry->d_name, ".json")) continue;
+        char *plan = mem_format("%s/%s", plans, entry->d_name);
+        struct process process = process_call(PROGRAM, "ablate", plan, "--dry-run");
+        free(plan);
+        if (process.code != 0) fail_msg("%s: %s", entry->d_name, process.err);
+        assert_non_null(strstr(process.out, "# "));
+        process_free(&process);
+        n++;
+    }
+    closedir(folder);
+    assert_true(n > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_holds_what_the_result_files_say),
@@ -538,6 +561,7 @@ int main(void) {
         cmocka_unit_test(a_folder_of_somebody_else_is_left_alone),
         cmocka_unit_test(wrong_plans_are_refused_before_anything_runs),
         cmocka_unit_test(shared_options_can_be_replaced_and_rows_keep_their_own),
+        cmocka_unit_test(the_plans_of_the_repository_are_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
