@@ -29,6 +29,7 @@ struct rng {
 #define RNG_SKETCH_ENTRY RNG_STREAM(7)    // signs, or entries of dense sketches
 #define RNG_ADAPTER RNG_STREAM(8)         // initial values of low-rank adapters
 #define RNG_INCOHERENCE RNG_STREAM(9)     // signs of rotations
+#define RNG_DIRECTION RNG_STREAM(10)      // random linear terms
 
 // One block of ten rounds: counter[4], key[2] -> out[4].
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

@@ -23,6 +23,7 @@
 struct step;
 struct weight;
 struct node;
+struct output_tap;
 
 // A result and, once asked for, the gradient of the loss and the directional derivative that belong to it.
 struct value {
@@ -40,7 +41,9 @@ struct node {
     struct weight *weight;
     struct view saved[2]; // what reverse needs besides the values
     union op_params params;
-    int64_t column;          // linear: first column of `out` that it fills
+    int64_t column; // linear, output: first column of `out` that is its own
+    int64_t cols;   // output
+    struct output_tap *output;
     struct segment *segment; // of a segment's node
 };
 

@@ -44,6 +44,7 @@ struct weight {
         direction; // [rows, cols] tangent of the value in forward mode, matrices in the step's dtype; empty = zero
     struct grad_sink *sink;          // receives the gradient of the value; NULL = nobody asks for it
     struct input_tap *tap;           // sees what the value is multiplied by; NULL = nobody asks for it
+    struct output_tap *output;       // sees the product and adds to its gradient; NULL = nobody does
     struct weight *adapter[2];       // A, B, matrices in F32; borrowed; NULL = none
     const struct rotation *rotation; // borrowed; NULL = none
 };

@@ -87,34 +87,60 @@ done:
     return status;
 }
 
+static enum status copy(struct transformer *model, struct view from, struct view to, bool accumulate) {
+    return backend_run(model->backend,
+                       &(struct op_call){.op = OP_copy, .accumulate = accumulate, .in = {from}, .out = {to}});
+}
+
+// Losses of rows first .. first + n - 1 against the teacher; the gradient of their sum takes the place of the logits [n, V].
+static enum status teacher_losses(struct transformer *model, struct step *step, const struct transformer_loss *loss,
+                                  int64_t first, int64_t n, struct view logits, struct loss_params with) {
+    enum status status = STATUS_OK;
+    struct loss_params without = {0}, truth = {.gradient = loss->truth_weight != 0, .weight = loss->truth_weight};
+    struct transformer *other = loss->teacher_model ? loss->teacher_model : model;
+    struct view teacher, own = logits, targets = part(loss->targets, first, n);
+    struct view cross_entropy_own = part(loss->cross_entropy, first, n);
+    bool mixed = truth.gradient && with.gradient;
+    if (cross_entropy_own.rows && !truth.gradient)
+        TRY(cross_entropy(model, logits, targets, cross_entropy_own, without));
+    TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &teacher));
+    TRY(transformer_logits(other, step, view_rows(loss->teacher, first, n), teacher));
+    if (loss->cross_entropy_teacher.rows)
+        TRY(cross_entropy(model, teacher, targets, part(loss->cross_entropy_teacher, first, n), without));
+    if (mixed) {
+        TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &own));
+        TRY(copy(model, logits, own, false));
+    }
+    TRY(backend_run(model->backend, &(struct op_call){.op = OP_kl_divergence,
+                                                      .in = {teacher, logits},
+                                                      .out = {part(loss->kl, first, n), part(loss->agree, first, n)},
+                                                      .params.loss = with}));
+    if (truth.gradient) TRY(cross_entropy(model, own, targets, cross_entropy_own, truth));
+    if (mixed) TRY(copy(model, own, logits, true));
+done:
+    return status;
+}
+
+static bool has_gradient(const struct transformer_loss *loss) {
+    return loss->gradient_weight != 0 || loss->truth_weight != 0;
+}
+
 static enum status loss_rows(struct transformer *model, struct step *step, struct value *hidden,
                              const struct transformer_loss *loss, int64_t first, int64_t n) {
     enum status status = STATUS_OK;
-    bool differentiate = loss->gradient_weight != 0 || loss->tangent.rows, has_teacher = loss->teacher.rows;
-    struct loss_params with = {.gradient = differentiate,
+    struct loss_params with = {.gradient = loss->gradient_weight != 0 || loss->tangent.rows,
                                .weight = loss->gradient_weight != 0 ? loss->gradient_weight : 1};
-    struct loss_params without = {0};
-    struct view h = view_rows(hidden->data, first, n), targets = part(loss->targets, first, n);
-    struct view logits, teacher;
+    struct view h = view_rows(hidden->data, first, n);
+    struct view logits;
     TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &logits));
     TRY(transformer_logits(model, step, h, logits));
-    if (loss->cross_entropy.rows)
-        TRY(cross_entropy(model, logits, targets, part(loss->cross_entropy, first, n), has_teacher ? without : with));
-    if (has_teacher) {
-        TRY(step_take(step, DTYPE_F32, n, model->config.vocab, &teacher));
-        struct transformer *other = loss->teacher_model ? loss->teacher_model : model;
-        TRY(transformer_logits(other, step, view_rows(loss->teacher, first, n), teacher));
-        if (loss->cross_entropy_teacher.rows)
-            TRY(cross_entropy(model, teacher, targets, part(loss->cross_entropy_teacher, first, n), without));
-        TRY(backend_run(model->backend,
-                        &(struct op_call){.op = OP_kl_divergence,
-                                          .in = {teacher, logits},
-                                          .out = {part(loss->kl, first, n), part(loss->agree, first, n)},
-                                          .params.loss = with}));
-    }
+    if (loss->teacher.rows)
+        TRY(teacher_losses(model, step, loss, first, n, logits, with));
+    else if (loss->cross_entropy.rows)
+        TRY(cross_entropy(model, logits, part(loss->targets, first, n), part(loss->cross_entropy, first, n), with));
     if (loss->tangent.rows)
         TRY(loss_tangent(model, step, hidden, h, first, logits, with.weight, part(loss->tangent, first, n)));
-    if (loss->gradient_weight != 0) TRY(logits_reverse(model, step, hidden, h, first, logits));
+    if (has_gradient(loss)) TRY(logits_reverse(model, step, hidden, h, first, logits));
 done:
     return status;
 }
@@ -125,7 +151,9 @@ enum status transformer_loss(struct transformer *model, struct step *step, struc
     int64_t rows = hidden->data.rows, chunk = chunk_rows(model, step_options(step)->seq_len, rows);
     REQUIRE(loss->teacher.rows ? loss->kl.rows == rows : loss->cross_entropy.rows == rows, "a loss per row");
     REQUIRE(!loss->tangent.rows || hidden->has_tangent, "directions give the hidden states a tangent");
-    if (loss->gradient_weight != 0 && hidden->needs_grad) {
+    REQUIRE(loss->truth_weight == 0 || (loss->teacher.rows && loss->cross_entropy.rows == rows && !loss->tangent.rows),
+            "the cross entropy beside a teacher");
+    if (has_gradient(loss) && hidden->needs_grad) {
         struct view grad;
         TRY(step_seed(step, hidden, &grad));
     }

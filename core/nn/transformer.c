@@ -202,6 +202,17 @@ done:
     return status;
 }
 
+static enum status show(struct step *step, struct value *y, struct weight *const *weights, int n) {
+    enum status status = STATUS_OK;
+    int64_t column = 0;
+    for (int i = 0; i < n && weights[i]; i++) {
+        TRY(record_output(step, weights[i]->output, y, column, weights[i]->rows));
+        column += weights[i]->rows;
+    }
+done:
+    return status;
+}
+
 static struct attention_params attention_sizes(const struct transformer_config *c) {
     return (struct attention_params){.window = c->window,
                                      .heads = c->heads,
@@ -245,6 +256,7 @@ static enum status attend(struct step *step, const struct layer_run *run, struct
                                .head_dim = c->head_dim,
                                .offset = run->cache ? run->cache->length : 0};
     enum status status = record_rope(step, qkv, run->rope->cos, run->rope->sin, rope);
+    if (status == STATUS_OK) status = show(step, qkv, run->layer->qkv, 3);
     if (status != STATUS_OK) return status;
     if (run->cache) return attend_cached(step, run, qkv, o);
     struct attention_params params = attention_sizes(c);
@@ -271,6 +283,7 @@ static enum status part_inner(struct step *step, const struct layer_run *run, en
         TRY(attend(step, run, wide, inner));
     } else {
         TRY(project(step, h, layer->gate_up, 2, 2 * c->intermediate, &wide));
+        TRY(show(step, wide, layer->gate_up, 2));
         TRY(record_swiglu(step, wide, inner));
     }
 done:
@@ -280,16 +293,25 @@ done:
 static enum status part_leave(struct step *step, const struct layer_run *run, enum layer_part part, struct value *inner,
                               struct value *in, struct value **out) {
     struct weight *last = part == LAYER_ATTENTION ? run->layer->o : run->layer->down;
-    return record_linear_residual(step, inner, last, in, out);
+    enum status status = STATUS_OK;
+    struct value *y;
+    if (!last->output) return record_linear_residual(step, inner, last, in, out);
+    TRY(project(step, inner, &last, 1, last->rows, &y));
+    TRY(record_output(step, last->output, y, 0, last->rows));
+    TRY(record_sum(step, y, in, out));
+done:
+    return status;
 }
 
 static enum status layer_forward(struct step *step, void *context, struct value *in, struct value **out) {
     enum status status = STATUS_OK;
+    const struct layer_run *run = context;
     struct value *inner, *middle;
-    TRY(part_inner(step, context, LAYER_ATTENTION, in, &inner));
-    TRY(part_leave(step, context, LAYER_ATTENTION, inner, in, &middle));
-    TRY(part_inner(step, context, LAYER_MLP, middle, &inner));
-    TRY(part_leave(step, context, LAYER_MLP, inner, middle, out));
+    TRY(part_inner(step, run, LAYER_ATTENTION, in, &inner));
+    TRY(part_leave(step, run, LAYER_ATTENTION, inner, in, &middle));
+    TRY(part_inner(step, run, LAYER_MLP, middle, &inner));
+    TRY(part_leave(step, run, LAYER_MLP, inner, middle, out));
+    TRY(record_output(step, run->layer->output, *out, 0, (*out)->data.cols));
 done:
     return status;
 }

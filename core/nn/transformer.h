@@ -11,6 +11,7 @@
 #define DQ_CORE_NN_TRANSFORMER_H
 
 #include "core/graph/layers.h"
+#include "core/graph/output_tap.h"
 #include "core/nn/config.h"
 #include "core/nn/tensor_source.h"
 
@@ -20,6 +21,7 @@ struct layer {
     struct weight *o;                         // [C, H d]
     struct weight *gate_up[2];                // gate, up, or one fused matrix [2I, C]
     struct weight *down;                      // [C, I]
+    struct output_tap *output;                // sees the hidden states behind the layer; NULL = nobody
 };
 
 struct transformer {
@@ -99,6 +101,8 @@ struct transformer_loss {
     struct transformer *teacher_model; // whose head turns them into logits; NULL = the model itself
     struct view targets;               // I32 [N, 1], -1 = no prediction
     double gradient_weight;
+    double
+        truth_weight; // with a teacher: truth_weight * sum of the cross entropy is added to that; needs `cross_entropy`
     // results
     struct view kl;                    // F64 [N, 1] KL(teacher || student)
     struct view agree;                 // I32 [N, 1] same most likely token

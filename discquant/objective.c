@@ -1,0 +1,86 @@
+#include "discquant/objective.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct part {
+    const char *name;
+    size_t offset;
+} parts[] = {
+    {"kl", offsetof(struct objective, kl)},
+    {"ground-truth", offsetof(struct objective, truth)},
+    {"layer", offsetof(struct objective, layer)},
+    {"linear", offsetof(struct objective, linear)},
+};
+enum { PARTS = sizeof parts / sizeof *parts };
+
+static double *weight_of(struct objective *objective, int i) {
+    return (double *)(void *)((char *)objective + parts[i].offset);
+}
+
+static enum status refuse(const char *text, const char *what) {
+    return status_set(
+        STATUS_INVALID,
+        "--objective %s: %s; give a list of kl, ground-truth, layer, linear, each once and with its weight, "
+        "kl:0.5,layer:0.5 say",
+        text, what);
+}
+
+enum status objective_parse(const char *text, struct objective *out) {
+    struct objective objective = {0};
+    bool given[PARTS] = {0};
+    double sum = 0;
+    for (const char *at = text;;) {
+        size_t n = strcspn(at, ":,"), i = 0;
+        while (i < PARTS && (strlen(parts[i].name) != n || strncmp(parts[i].name, at, n) != 0)) i++;
+        if (i == PARTS) return refuse(text, "an unknown name");
+        if (given[i]) return refuse(text, "a name given twice");
+        given[i] = true;
+        double weight = 1;
+        at += n;
+        if (*at == ':') {
+            char *end;
+            weight = strtod(at + 1, &end);
+            if (end == at + 1 || (*end && *end != ',') || !isfinite(weight) || weight < 0)
+                return refuse(text, "a weight that is not a number of at least 0");
+            at = end;
+        }
+        *weight_of(&objective, (int)i) = weight;
+        sum += weight;
+        if (!*at) break;
+        at++;
+    }
+    if (!(sum > 0)) return refuse(text, "all weights are 0");
+    *out = objective;
+    return STATUS_OK;
+}
+
+// The fewest digits that give the number back.
+static int number_text(double value, char *text, size_t size) {
+    int n = 0;
+    for (int digits = 1; digits <= 17; digits++) {
+        n = snprintf(text, size, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    return n;
+}
+
+const char *objective_text(const struct objective *objective, char text[OBJECTIVE_TEXT]) {
+    struct objective o = *objective;
+    size_t n = 0;
+    bool alone = (o.kl > 0) + (o.truth > 0) + (o.layer > 0) + (o.linear > 0) == 1;
+    text[0] = 0;
+    for (int i = 0; i < PARTS; i++) {
+        double weight = *weight_of(&o, i);
+        if (weight == 0) continue;
+        n += (size_t)snprintf(text + n, OBJECTIVE_TEXT - n, "%s%s", n ? "," : "", parts[i].name);
+        if (alone && weight == 1) continue;
+        text[n++] = ':';
+        n += (size_t)number_text(weight, text + n, OBJECTIVE_TEXT - n);
+    }
+    return n ? text : strcpy(text, parts[0].name);
+}
