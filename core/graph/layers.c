@@ -121,13 +121,12 @@ done:
     return status;
 }
 
-// y (+)= x W^T and yd (+)= xd W^T + x Wd^T, then the adapter's part.
+// y (+)= x W^T and yd (+)= xd W^T + x Wd^T.
 static enum status plain_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
-                                 struct view yd, bool accumulate, struct view *u) {
+                                 struct view yd, bool accumulate) {
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct view w;
-    *u = (struct view){0};
     TRY(tap(step, x->data, weight));
     TRY(weight_value(step, weight, &w));
     TRY(product(step, x->data, w, y, accumulate));
@@ -139,17 +138,14 @@ static enum status plain_forward(struct step *step, struct value *x, struct weig
         if (has_direction(weight)) TRY(product(step, x->data, weight->direction, yd, true));
     }
     step_release(step, mark);
-    if (weight_adapter(weight)) TRY(adapter_forward(step, x, weight->adapter, y, yd, u));
-    if (!step_options(step)->gradient) step_release(step, mark);
 done:
     return status;
 }
 
-// The same in rotated coordinates, between a rotation of x and one of y. What the adapter's way back needs lies above it all.
-static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
-                                  struct view yd, bool accumulate, struct view *u) {
+// The same in rotated coordinates, between a rotation of x and one of y.
+static enum status rotated_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
+                                   struct view yd, bool accumulate) {
     const struct rotation *rotation = weight->rotation;
-    if (!rotation) return plain_forward(step, x, weight, y, yd, accumulate, u);
     enum status status = STATUS_OK;
     struct step_mark mark = step_mark(step);
     struct value turned = {.has_tangent = x->has_tangent};
@@ -158,10 +154,22 @@ static enum status linear_forward(struct step *step, struct value *x, struct wei
     if (x->has_tangent) TRY(rotate_new(step, &rotation->in, x->tangent, &turned.tangent));
     TRY(step_take(step, y.dtype, y.rows, y.cols, &y_turned));
     if (yd.rows) TRY(step_take(step, yd.dtype, yd.rows, yd.cols, &yd_turned));
-    TRY(plain_forward(step, &turned, weight, y_turned, yd_turned, false, u));
+    TRY(plain_forward(step, &turned, weight, y_turned, yd_turned, false));
     TRY(rotation_run(step, &rotation->out, true, y_turned, y, accumulate));
     if (yd.rows) TRY(rotation_run(step, &rotation->out, true, yd_turned, yd, accumulate));
-    if (!u->rows || !step_options(step)->gradient) step_release(step, mark);
+    step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status linear_forward(struct step *step, struct value *x, struct weight *weight, struct view y,
+                                  struct view yd, bool accumulate, struct view *u) {
+    enum status status = STATUS_OK;
+    struct step_mark mark = step_mark(step);
+    *u = (struct view){0};
+    TRY((weight->rotation ? rotated_forward : plain_forward)(step, x, weight, y, yd, accumulate));
+    if (weight_adapter(weight)) TRY(adapter_forward(step, x, weight->adapter, y, yd, u));
+    if (!step_options(step)->gradient) step_release(step, mark);
 done:
     return status;
 }
@@ -187,8 +195,7 @@ done:
     return status;
 }
 
-static enum status plain_reverse(struct step *step, struct value *x, struct weight *weight, struct view dy,
-                                 struct view u) {
+static enum status plain_reverse(struct step *step, struct value *x, struct weight *weight, struct view dy) {
     enum status status = STATUS_OK;
     if (x->needs_grad) {
         struct view dx, w;
@@ -199,17 +206,14 @@ static enum status plain_reverse(struct step *step, struct value *x, struct weig
         TRY(run(step, (struct op_call){.op = OP_matmul, .accumulate = accumulate, .in = {dy, w}, .out = {dx}}));
         step_release(step, mark);
     }
-    if (weight_adapter(weight)) TRY(adapter_reverse(step, x, weight->adapter, dy, u));
     // Last, for the sink may change the weight.
     if (weight_asks(weight)) TRY(weight->sink->product(weight->sink, step, weight, dy, x->data, 0));
 done:
     return status;
 }
 
-static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy,
-                                       struct view u) {
+static enum status rotated_reverse(struct step *step, struct value *x, struct weight *weight, struct view dy) {
     const struct rotation *rotation = weight->rotation;
-    if (!rotation) return plain_reverse(step, x, weight, dy, u);
     enum status status = STATUS_OK;
     struct value turned = {.data = x->data, .needs_grad = x->needs_grad};
     struct view dx, dy_turned;
@@ -217,10 +221,19 @@ static enum status linear_reverse_part(struct step *step, struct value *x, struc
     if (x->needs_grad) TRY(step_grad(step, x, &dx, &accumulate));
     struct step_mark mark = step_mark(step);
     TRY(rotate_new(step, &rotation->out, dy, &dy_turned));
-    if (weight_needs_grad(weight)) TRY(rotate_new(step, &rotation->in, x->data, &turned.data));
-    TRY(plain_reverse(step, &turned, weight, dy_turned, u));
+    if (weight_asks(weight)) TRY(rotate_new(step, &rotation->in, x->data, &turned.data));
+    TRY(plain_reverse(step, &turned, weight, dy_turned));
     if (x->needs_grad) TRY(rotation_run(step, &rotation->in, true, turned.grad, dx, accumulate));
     step_release(step, mark);
+done:
+    return status;
+}
+
+static enum status linear_reverse_part(struct step *step, struct value *x, struct weight *weight, struct view dy,
+                                       struct view u) {
+    enum status status = STATUS_OK;
+    TRY((weight->rotation ? rotated_reverse : plain_reverse)(step, x, weight, dy));
+    if (weight_adapter(weight)) TRY(adapter_reverse(step, x, weight->adapter, dy, u));
 done:
     return status;
 }

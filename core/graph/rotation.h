@@ -5,7 +5,7 @@
 //     rotation(x) = H S x,  rotation^T(y) = S H^T y,     H orthogonal (core/quant/hadamard.h), S diagonal with entries +-1
 //
 // All that belongs to the matrix lives in these coordinates: stored, x, grad, direction, the factors (dy, x) that its sink gets, what its
-// tap sees, and its adapter. core/nn/incoherence.h makes rotations.
+// tap sees. An adapter belongs to the layer's function, on x and y as they are. core/nn/incoherence.h makes rotations.
 #ifndef DQ_CORE_GRAPH_ROTATION_H
 #define DQ_CORE_GRAPH_ROTATION_H
 

@@ -14,7 +14,7 @@
 // other: its layer is y = x W^T + (x A^T) B^T, and W takes no part in what the adapter learns. It belongs to the matrix in use: the
 // original of a matrix on a grid (WEIGHT_STORED) is without, so that one network is teacher and student. core/nn/lora.h makes them.
 //
-// A matrix with a rotation is the matrix in rotated coordinates, and all of this belongs to them (core/graph/rotation.h).
+// A matrix with a rotation is the matrix in rotated coordinates, and all of this but the adapter belongs to them (core/graph/rotation.h).
 #ifndef DQ_CORE_GRAPH_WEIGHT_H
 #define DQ_CORE_GRAPH_WEIGHT_H
 
