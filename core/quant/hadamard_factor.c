@@ -37,7 +37,7 @@ enum { DEGREE_MOST = 10 };
 
 // x times the element v, modulo the polynomial with the coefficients c.
 static int64_t times_x(int64_t v, const int64_t *c, int64_t p, int k) {
-    int64_t digits[DEGREE_MOST], top, out = 0;
+    int64_t digits[DEGREE_MOST] = {0}, top, out = 0;
     for (int i = 0; i < k; i++, v /= p) digits[i] = v % p;
     top = digits[k - 1];
     for (int i = k - 1; i >= 0; i--) out = out * p + ((i ? digits[i - 1] : 0) + top * c[i]) % p;
