@@ -1,7 +1,7 @@
 #include "bench/items.h"
 
+#include "bench/json_lines.h"
 #include "core/base/mem.h"
-#include "data/file.h"
 #include "data/json.h"
 #include "data/utf8.h"
 
@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int64_t FILE_BYTES_MAX = (int64_t)1 << 32;
 enum { KINDS_MAX = 1000, KIND_BYTES_MAX = 64 };
 
 struct reader {
@@ -209,11 +208,11 @@ static void item_free(struct item *item) {
     free(item->answer);
 }
 
-static enum status line_read(struct reader *r, const char *text, int64_t n, int64_t line) {
+static enum status line_read(void *context, const json_t *root, const char *where, int64_t line, bool *stop) {
     enum status status = STATUS_OK;
-    json_t *root = NULL;
+    struct reader *r = context;
     struct item item = {.line = line};
-    TRY(json_read_buffer(text, n, r->where, &root));
+    r->where = where;
     if (r->options->format == ITEMS_CHOICE)
         TRY(choices_read(r, root, &item));
     else
@@ -224,9 +223,9 @@ static enum status line_read(struct reader *r, const char *text, int64_t n, int6
         items->items = mem_resize(items->items, items->n_items ? 2 * (size_t)items->n_items : 1, sizeof item);
     items->items[items->n_items++] = item;
     item = (struct item){0};
+    *stop = r->options->limit && items->n_items == r->options->limit;
 done:
     item_free(&item);
-    json_decref(root);
     return status;
 }
 
@@ -234,25 +233,11 @@ enum status items_read(const char *path, const struct items_options *options, st
     enum status status = STATUS_OK;
     struct items *items = mem_new(1, sizeof *items);
     struct reader r = {.options = options, .items = items};
-    char *bytes = NULL, *where = NULL;
-    int64_t n_bytes = 0, line = 1;
     items->path = mem_string(path);
-    TRY(file_read(path, FILE_BYTES_MAX, &bytes, &n_bytes));
-    for (int64_t at = 0; at < n_bytes && !(options->limit && items->n_items == options->limit); line++) {
-        const char *end = memchr(bytes + at, '\n', (size_t)(n_bytes - at));
-        int64_t n = end ? end - (bytes + at) : n_bytes - at, n_inside = n;
-        items_strip(bytes + at, &n_inside);
-        free(where);
-        r.where = where = mem_format("%s:%lld", path, (long long)line);
-        if (n_inside > 0) TRY(line_read(&r, bytes + at, n, line));
-        at += n + 1;
-    }
-    if (items->n_items == 0) TRY(status_set(STATUS_FORMAT, "%s: holds no items", path));
+    TRY(json_lines_read(path, line_read, &r));
     *out = items;
     items = NULL;
 done:
-    free(where);
-    mem_buffer_free(bytes);
     items_free(items);
     return status;
 }

@@ -1,5 +1,6 @@
 // discquant-bench: how good and how fast.
 #include "bench/ablate.h"
+#include "bench/compare.h"
 #include "bench/device_speed.h"
 #include "bench/eval.h"
 #include "bench/speed.h"
@@ -119,6 +120,7 @@ static enum status run_speed(const struct program_common *common, void *input) {
 int main(int argc, char **argv) {
     const struct command commands[] = {
         eval_command,
+        compare_command,
         ablate_command,
         {.name = "generate",
          .doc = "Continues a prompt, always with the most likely token.",
