@@ -11,11 +11,12 @@ const char finish_choice[] = "straight-through|nearest|freeze|anneal";
 const struct finish_defaults finish_defaults[] = {
     [FINISH_STRAIGHT_THROUGH] = {.share = 0.3, .strength = 0.2},
     [FINISH_NEAREST] = {.share = 1, .strength = 1},
-    [FINISH_FREEZE] = {.share = 0.5, .strength = 1},
+    [FINISH_FREEZE] = {.share = 0.3, .strength = 0.2},
     [FINISH_ANNEAL] = {.share = 0.5, .strength = 0.2, .concave = 4},
 };
 
 enum { TURNS = 32, BINS = 1 << 16 };
+static const double share_per_turn = 0.1; // of the fractional x
 
 struct finish_terms finish_terms(const struct finish *finish, int64_t done, int64_t steps, double strength) {
     struct finish_terms terms = {.form = WEIGHT_INTERPOLATED, .strength = strength};
@@ -41,23 +42,21 @@ struct finish_terms finish_terms(const struct finish *finish, int64_t done, int6
 
 static double distance(float x) { return x < 0.5f ? (double)x : 1 - (double)x; }
 static int bin_of(float x) { return (int)(distance(x) * (2 * (BINS - 1))); }
-static bool is_free(float x, float v) { return isfinite(v) && x > 0 && x < 1; }
 
-// Elements are frozen where the bin of their distance is at most `most`.
 struct freezing {
     const struct rounding *rounding;
     int64_t *counts; // [BINS] of fractional elements
-    int most;
+    int most;        // bins up to this one are frozen
 };
 
 static void count(struct freezing *self, int64_t n, float *x, float *v) {
     for (int64_t i = 0; i < n; i++)
-        if (is_free(x[i], v[i])) self->counts[bin_of(x[i])]++;
+        if (isfinite(v[i]) && x[i] > 0 && x[i] < 1) self->counts[bin_of(x[i])]++;
 }
 
 static void set(struct freezing *self, int64_t n, float *x, float *v) {
     for (int64_t i = 0; i < n; i++) {
-        if (bin_of(x[i]) > self->most || (!is_free(x[i], v[i]) && self->most < BINS - 1)) continue;
+        if (bin_of(x[i]) > self->most) continue;
         x[i] = x[i] > 0.5f ? 1 : 0;
         v[i] = INFINITY;
     }
@@ -98,14 +97,14 @@ static int64_t turn_after(const struct finish *finish, int64_t done, int64_t ste
 enum status finish_freeze(const struct finish *finish, const struct rounding *rounding, const struct view *v,
                           int64_t done, int64_t steps) {
     enum status status = STATUS_OK;
-    int64_t turn = finish->kind == FINISH_FREEZE ? turn_after(finish, done, steps) : 0, due = 0;
+    int64_t turn = finish->kind == FINISH_FREEZE ? turn_after(finish, done, steps) : 0, fractional = 0;
     if (!turn) return STATUS_OK;
     struct freezing self = {.rounding = rounding, .counts = mem_new(BINS, sizeof *self.counts)};
     TRY(each(&self, v, false, count));
-    for (int i = 0; i < BINS; i++) due += self.counts[i];
-    due = (due + TURNS - turn) / (TURNS - turn + 1);
-    self.most = turn < TURNS ? -1 : BINS - 1;
-    for (; due > 0 && turn < TURNS; due -= self.counts[self.most]) self.most++;
+    for (int i = 0; i < BINS; i++) fractional += self.counts[i];
+    int64_t due = (int64_t)((turn < TURNS ? share_per_turn : 1) * (double)fractional) - self.counts[0];
+    for (; due > 0; due -= self.counts[self.most]) self.most++;
+    if (turn == TURNS) self.most = BINS - 1;
     TRY(each(&self, v, true, set));
 done:
     free(self.counts);

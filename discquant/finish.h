@@ -2,8 +2,8 @@
 //
 //     nearest            the paper's: nothing happens, x is rounded when it is done
 //     straight-through   the network is the rounded one, gradients pass straight through the rounding to x; linear term `strength`
-//     freeze             in each of 32 turns the share 1, 1/2, … 1/32 counted from the last of the fractional x, those nearest to 0 and 1, is
-//                        set there and stays; the others go on. After the last step all are frozen
+//     freeze             in each of 32 turns what is at 0 or 1 and a tenth of what is not, the nearest to it, is set there and stays; the
+//                        others go on with linear term `strength`. After the last step all are frozen
 //     anneal             + concave t x (1 - x), whose minima are the vertices; the linear term goes from the optimizer's strength to `strength`
 //
 // An element is frozen by an infinite second moment, under which AdamW does not move it (core/ops/op.h): no memory of its own,
