@@ -11,8 +11,9 @@
 //
 // The file is safetensors. For each matrix NAME of the model that is rounded it has
 //     NAME         F32 [rows, cols]   x: the weight is down (1 - x) + up x between its neighbours on the grid
-//     NAME.scale   F32 [rows, groups] what the grid adds to its levels, as in weight.scale (core/graph/weight.h)
-// and in __metadata__, as strings: "kind": "discquant x", "grid" and "scale_search" as the options spell them, "bits", "group_size" (-1: whole rows).
+//     NAME.scale   F32 [rows, groups] scales of the grid, or [rows, 2 groups] scales | offsets (core/quant/grid.h)
+// and in __metadata__, as strings: "kind": "discquant x", "grid" and "scale_search" as the options spell them,
+// "bits", "group_size" (-1: whole rows).
 #ifndef DQ_DATA_POINT_H
 #define DQ_DATA_POINT_H
 

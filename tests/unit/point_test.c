@@ -16,13 +16,15 @@ struct setting {
     double *x; // [weights]
 };
 
-static void setting_open(struct setting *s, uint64_t seed, int bits, int64_t group_size) {
+static const struct grid_options three = {.kind = GRID_BLOCK, .bits = 3, .group_size = 7};
+
+static void setting_open(struct setting *s, uint64_t seed, const struct grid_options *options) {
     struct random_source random = {.seed = seed, .gain = 1, .norm_spread = 0.3};
     struct grid grid;
     *s = (struct setting){.folder = files_folder()};
     check_ok(backend_open("cpu", &s->backend));
     check_ok(transformer_new(s->backend, &phi3_tied, DTYPE_F32, random_source(&random), &s->model));
-    check_ok(grid_block(bits, group_size, &grid));
+    check_ok(grid_new(options, &grid));
     check_ok(rounding_new(s->model, &grid, DTYPE_F32, &s->rounding));
     check_ok(rounding_random(s->rounding, 3));
     s->x = calloc((size_t)s->rounding->weights, sizeof *s->x);
@@ -36,18 +38,19 @@ static void setting_close(struct setting *s) {
     files_remove(s->folder);
 }
 
-static void what_is_read_is_what_was_written(void **state) {
-    (void)state;
+static void check_read(const struct grid_options *options) {
     struct setting s;
     struct point *point = NULL;
     struct grid grid;
     int64_t at = 0;
-    setting_open(&s, 5, 3, 7);
+    setting_open(&s, 5, options);
     const char *path = files_path(s.folder, "x.safetensors");
     check_ok(point_save(s.rounding, path));
     check_ok(point_open(path, &point));
     check_ok(point_grid(point, &grid));
-    assert_true(grid.bits == 3 && grid.group_size == 7);
+    const struct grid *want = &s.rounding->grid;
+    assert_true(grid.kind == want->kind && grid.bits == want->bits && grid.group_size == want->group_size);
+    assert_true(grid.search == want->search && grid.n_levels == want->n_levels);
     check_ok(point_read(point, s.rounding, s.x));
     for (int64_t i = 0; i < s.model->n_weights; i++) {
         const struct weight *w = &s.model->weights[i];
@@ -59,13 +62,24 @@ static void what_is_read_is_what_was_written(void **state) {
     setting_close(&s);
 }
 
+static void what_is_read_is_what_was_written(void **state) {
+    (void)state;
+    const struct grid_options grids[] = {
+        three,
+        {.kind = GRID_BLOCK, .bits = 4, .group_size = -1},
+        {.kind = GRID_ASYMMETRIC, .bits = 2, .group_size = 5, .search = SCALE_SEARCH_MSE},
+        {.kind = GRID_NF4},
+    };
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) check_read(&grids[i]);
+}
+
 // Every tensor by name, as another program reads the file.
 static void the_file_is_as_documented(void **state) {
     (void)state;
     struct setting s;
     struct safetensors *file = NULL;
     int64_t matrices = 0;
-    setting_open(&s, 5, 4, 9);
+    setting_open(&s, 5, &(struct grid_options){.kind = GRID_BLOCK, .bits = 4, .group_size = 9});
     const char *path = files_path(s.folder, "x.safetensors");
     check_ok(point_save(s.rounding, path));
     check_ok(safetensors_open(path, &file));
@@ -92,15 +106,17 @@ static void another_model_or_grid_is_refused(void **state) {
     struct setting s, other;
     const struct {
         uint64_t seed;
-        int bits;
-        int64_t group_size;
-    } cases[] = {{6, 3, 7}, {5, 4, 7}, {5, 3, 8}};
-    setting_open(&s, 5, 3, 7);
+        struct grid_options grid;
+    } cases[] = {{6, three},
+                 {5, {.kind = GRID_BLOCK, .bits = 4, .group_size = 7}},
+                 {5, {.kind = GRID_BLOCK, .bits = 3, .group_size = 8}},
+                 {5, {.kind = GRID_ASYMMETRIC, .bits = 3, .group_size = 7}}};
+    setting_open(&s, 5, &three);
     const char *path = mem_format("%s/x", s.folder);
     check_ok(point_save(s.rounding, path));
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         struct point *point = NULL;
-        setting_open(&other, cases[k].seed, cases[k].bits, cases[k].group_size);
+        setting_open(&other, cases[k].seed, &cases[k].grid);
         check_ok(point_open(path, &point));
         check_fails(point_read(point, other.rounding, other.x), STATUS_INVALID);
         point_free(point);
@@ -117,7 +133,7 @@ static void values_outside_the_cube_and_other_files_are_refused(void **state) {
     struct point *point = NULL;
     struct safetensors *file = NULL;
     size_t n;
-    setting_open(&s, 5, 3, 7);
+    setting_open(&s, 5, &three);
     char *path = mem_format("%s/x", s.folder);
     check_ok(point_save(s.rounding, path));
     char *bytes = files_bytes(path, &n), *x = NULL;
@@ -141,6 +157,18 @@ static void values_outside_the_cube_and_other_files_are_refused(void **state) {
     safetensors_writer_free(writer);
     check_fails(point_open(path, &point), STATUS_FORMAT);
     check_fails(point_open(files_path(s.folder, "none"), &point), STATUS_IO);
+    const struct safetensors_pair about[] = {{"kind", "discquant x"}, {"grid", "bloc"},    {"scale_search", "none"},
+                                             {"bits", "3"},           {"group_size", "0"}, {"grid", "block"}};
+    for (size_t from = 0; from < 2; from++) { // a grid that there is not; groups of 0
+        struct grid grid;
+        const struct safetensors_pair pairs[] = {about[0], about[from ? 5 : 1], about[2], about[3], about[4]};
+        check_ok(safetensors_writer_new(path, NULL, 0, pairs, 5, &writer));
+        check_ok(safetensors_writer_finish(writer));
+        safetensors_writer_free(writer);
+        check_ok(point_open(path, &point));
+        check_fails(point_grid(point, &grid), STATUS_FORMAT);
+        point_free(point);
+    }
     free(bytes);
     free(path);
     setting_close(&s);
