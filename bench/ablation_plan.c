@@ -174,6 +174,16 @@ done:
     return status;
 }
 
+// "evaluate": false, or which folder of the run: the model it is by default.
+static enum status evaluate_read(const json_t *object, struct plan_block *block) {
+    const json_t *value = json_object_get(object, "evaluate");
+    block->evaluated = json_is_false(value) ? NULL : json_is_string(value) ? json_string_value(value) : "model";
+    if (value && !json_is_boolean(value) && !json_is_string(value))
+        return status_set(STATUS_FORMAT, "%s: \"evaluate\" is %s; must be false or the name of a folder of the run",
+                          block->where, json_kind(value));
+    return block->evaluated ? label_check(block->where, "evaluate", block->evaluated) : STATUS_OK;
+}
+
 static enum status rows_read(json_t *rows, const char *path, struct ablation *to, struct plan *plan) {
     enum status status = STATUS_OK;
     size_t i;
@@ -187,7 +197,7 @@ static enum status rows_read(json_t *rows, const char *path, struct ablation *to
         TRY(keys_check(row, block->where, "name|options|axes|exclude|evaluate"));
         TRY(json_get_object_or(row, block->where, "options", NULL, &block->options));
         TRY(options_check(block->options, block->where));
-        TRY(json_get_bool_or(row, block->where, "evaluate", true, &block->evaluated));
+        TRY(evaluate_read(row, block));
         TRY(block_read(row, to, block));
     }
 done:
@@ -284,7 +294,7 @@ enum status plan_read(const struct ablation_options *options, struct ablation *t
     TRY(json_read_file(where, &plan->root));
     json_array_append(to->held, plan->root);
     TRY(json_get_string(plan->root, where, "title", &to->title));
-    TRY(keys_check(plan->root, where, "title|paper|options|axes|exclude|rows|evaluations|texts|over|columns"));
+    TRY(keys_check(plan->root, where, "title|paper|options|axes|exclude|evaluate|rows|evaluations|texts|over|columns"));
     TRY(json_get_string_or(plan->root, where, "paper", "", &to->about));
     TRY(shared_read(options, where, plan));
     TRY(json_get_object_or(plan->root, where, "texts", NULL, &plan->texts));
@@ -293,7 +303,8 @@ enum status plan_read(const struct ablation_options *options, struct ablation *t
     plan->blocks = arena_take(to->arena, json_array_size(rows) + 1, sizeof *plan->blocks);
     if (json_object_get(plan->root, "axes") || json_object_get(plan->root, "exclude")) {
         struct plan_block *own = &plan->blocks[plan->n_blocks++];
-        *own = (struct plan_block){.name = "", .where = where, .evaluated = true};
+        *own = (struct plan_block){.name = "", .where = where};
+        TRY(evaluate_read(plan->root, own));
         TRY(block_read(plan->root, to, own));
         if (own->n_axes == 0) TRY(status_set(STATUS_FORMAT, "%s: \"axes\" is empty: it leaves no rows", where));
     }

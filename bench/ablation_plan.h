@@ -17,11 +17,11 @@ struct plan_axis {
 
 // Rows: the axes' labels in every combination that is not excluded; one row where there are no axes.
 struct plan_block {
-    const char *name;  // "" for the plan's own axes
-    const char *where; // "PATH: row 'x'", for messages
-    json_t *options;   // may be NULL
-    json_t *exclude;   // array of objects, may be NULL
-    bool evaluated;
+    const char *name;      // "" for the plan's own axes
+    const char *where;     // "PATH: row 'x'", for messages
+    json_t *options;       // may be NULL
+    json_t *exclude;       // array of objects, may be NULL
+    const char *evaluated; // folder of the run that is evaluated: "model"; NULL: none
     struct plan_axis axes[PLAN_AXES_MAX];
     int n_axes;
 };

@@ -264,7 +264,8 @@ static enum status evaluations_add(struct layout *l, struct ablation_row *row, c
         json_decref(set);
         set = json_object();
         if (made)
-            json_object_set_new(set, "model", json_string(plan_format(to->arena, "{runs}/%s/model", row->name)));
+            json_object_set_new(set, "model",
+                                json_string(plan_format(to->arena, "{runs}/%s/%s", row->name, l->block->evaluated)));
         else
             json_object_set(set, "model", (json_t *)given);
         json_object_update(set, json_object_get(l->plan->evaluations, to->evaluations[e]));

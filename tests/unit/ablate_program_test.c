@@ -456,6 +456,8 @@ static void wrong_plans_are_refused_before_anything_runs(void **state) {
         {"\"rows\": [{\"options\": {}}]", "row 1: \"name\" is missing"},
         {"\"rows\": [{\"name\": \"a\", \"steps\": 3}]", "row 'a': \"steps\": there is no such key"},
         {"\"rows\": [{\"name\": \"../a\"}]", "name '../a'"},
+        {"\"rows\": [{\"name\": \"a\", \"evaluate\": 3}]", "\"evaluate\" is an integer"},
+        {"\"rows\": [{\"name\": \"a\", \"evaluate\": \"../x\"}]", "evaluate '../x'"},
         {"\"rows\": [{\"name\": \"a\"}], \"evaluations\": {\"x\": {\"tsk\": 1}}", "has no option --tsk"},
         {"\"rows\": [{\"name\": \"a\"}], \"evaluations\": {\"x\": {}}", "--data is missing"},
         {"\"rows\": [{\"name\": \"a\"}], \"evaluations\": {\"x\": {\"command\": \"discquant\"}}",
@@ -492,25 +494,16 @@ static void wrong_plans_are_refused_before_anything_runs(void **state) {
 static void shared_options_can_be_replaced_and_rows_keep_their_own(void **state) {
     (void)state;
     char *folder = files_folder(), rest[800];
-    snprintf(rest, sizeof rest,
-             "\"axes\": {\"seed\": [4]}, \"rows\": [{\"name\": \"x\", \"options\": {\"model\": "
-             "\"{runs}/{seed-model}/model\"}}], %s",
-             QUESTIONS);
+    snprintf(
+        rest, sizeof rest,
+        "\"axes\": {\"seed\": [4]}, \"rows\": [{\"name\": \"x\", \"evaluate\": \"merged\", \"options\": {\"model\": "
+        "\"{runs}/4/model\"}}, {\"name\": \"y\", \"evaluate\": false}], %s",
+        QUESTIONS);
     put_plan(folder, "plan.json", "2", rest);
     char *plan = mem_string(files_path(folder, "plan.json"));
     struct process p = process_call(PROGRAM, "ablate", plan, "--dry-run", "--model", "M", "--calibration", "A",
                                     "--calibration", "B", "--validation", "V", "--option", "steps=99", "--option",
-                                    "recompute", "--option", "choice.data=Q.x=y", "--option", "seed-model=4");
-    // seed-model is a shared option of no command: what a variable may be, an option may not
-    process_check_error(p, 1, "has no option --seed-model");
-    snprintf(
-        rest, sizeof rest,
-        "\"axes\": {\"seed\": [4]}, \"rows\": [{\"name\": \"x\", \"options\": {\"model\": \"{runs}/4/model\"}}], %s",
-        QUESTIONS);
-    put_plan(folder, "plan.json", "2", rest);
-    p = process_call(PROGRAM, "ablate", plan, "--dry-run", "--model", "M", "--calibration", "A", "--calibration", "B",
-                     "--validation", "V", "--option", "steps=99", "--option", "recompute", "--option",
-                     "choice.data=Q.x=y");
+                                    "recompute", "--option", "choice.data=Q.x=y");
     if (p.code) fail_msg("%s", p.err);
     assert_string_equal(
         p.out,
@@ -520,8 +513,10 @@ static void shared_options_can_be_replaced_and_rows_keep_their_own(void **state)
         "discquant --model OUT/runs/4/model --calibration A --calibration B --validation V --seq-len 32 --batch-size 2 "
         "--steps 99 --validation-samples 4 --report-every 0 --checkpoint-every 2 --bits 3 --recompute --out "
         "OUT/runs/x\n"
-        "discquant-bench eval --model OUT/runs/x/model --task multiple-choice --data Q.x=y --out OUT/runs/x.choice\n"
-        "# 4 runs, 2 rows\n");
+        "discquant-bench eval --model OUT/runs/x/merged --task multiple-choice --data Q.x=y --out OUT/runs/x.choice\n"
+        "discquant --model M --calibration A --calibration B --validation V --seq-len 32 --batch-size 2 --steps 99 "
+        "--validation-samples 4 --report-every 0 --checkpoint-every 2 --bits 3 --recompute --out OUT/runs/y\n"
+        "# 5 runs, 3 rows\n");
     process_free(&p);
     free(plan);
     files_remove(folder);
