@@ -61,18 +61,22 @@ bool method_is_direction_or_closest(const struct run_info *run) {
 
 // ---- scores of tasks ----
 
-static bool is_score(const struct run_info *run) {
-    return run_is(run, "discquant-bench eval") && !isnan(run_number(run, "accuracy")) && run_setting_text(run, "task");
+// The figure of a run of eval that tables show; NULL where it has none.
+static const char *score_key(const struct run_info *run) {
+    static const char *const keys[] = {"accuracy", "acc", "exact_match_flexible", "word_perplexity"};
+    if (!run_is(run, "discquant-bench eval") || !run_setting_text(run, "task")) return NULL;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!isnan(run_number(run, keys[i]))) return keys[i];
+    return NULL;
 }
 
-static int64_t task_index(struct method_runs *runs, const char *task) {
-    int64_t t = 0;
-    while (t < runs->n_tasks && strcmp(runs->tasks[t], task) != 0) t++;
-    if (t == runs->n_tasks) {
-        runs->tasks = mem_resize(runs->tasks, (size_t)++runs->n_tasks, sizeof *runs->tasks);
-        runs->tasks[t] = mem_string(task);
-    }
-    return t;
+static void task_add(struct method_runs *runs, const struct run_info *run) {
+    const char *task = run_setting_text(run, "task"), *key = score_key(run);
+    for (int64_t t = 0; key && t < runs->n_tasks; t++)
+        if (strcmp(runs->tasks[t].name, task) == 0) return;
+    if (!key) return;
+    runs->tasks = mem_resize(runs->tasks, (size_t)runs->n_tasks + 1, sizeof *runs->tasks);
+    runs->tasks[runs->n_tasks++] = (struct method_task){task, key};
 }
 
 // What `discquant-bench eval` calls the model that the run has made: a digest of its files.
@@ -91,11 +95,11 @@ done:
     return status;
 }
 
-static double score_of(const struct run_set *set, const char *task, const char *digest) {
+static double score_of(const struct run_set *set, struct method_task task, const char *digest) {
     for (int64_t i = 0; i < set->n && digest; i++)
-        if (is_score(&set->runs[i]) && has_text(&set->runs[i], "task", task) &&
+        if (score_key(&set->runs[i]) && has_text(&set->runs[i], "task", task.name) &&
             has_text(&set->runs[i], "model", digest))
-            return run_number(&set->runs[i], "accuracy");
+            return run_number(&set->runs[i], task.key);
     return NAN;
 }
 
@@ -159,8 +163,7 @@ enum status method_runs_new(const struct run_set *set, bool (*keep)(const struct
     enum status status = STATUS_OK;
     struct method_runs *runs = mem_new(1, sizeof *runs);
     struct run_groups *groups = run_groups_new(set, keep);
-    for (int64_t i = 0; i < set->n; i++)
-        if (is_score(&set->runs[i])) task_index(runs, run_setting_text(&set->runs[i], "task"));
+    for (int64_t i = 0; i < set->n; i++) task_add(runs, &set->runs[i]);
     runs->rows = mem_new((size_t)groups->n, sizeof *runs->rows);
     runs->original = mem_new((size_t)(runs->n_tasks + 1), sizeof *runs->original);
     runs->perplexity_original = NAN;
@@ -191,7 +194,6 @@ void method_runs_free(struct method_runs *runs) {
         free(runs->rows[i].group);
         free(runs->rows[i].scores);
     }
-    for (int64_t t = 0; t < runs->n_tasks; t++) free(runs->tasks[t]);
     free(runs->tasks);
     free(runs->original);
     free(runs->rows);

@@ -18,10 +18,15 @@ struct method_row {
     struct estimate *scores; // [n_tasks]
 };
 
+struct method_task {
+    const char *name,
+        *key; // of --task, and of its figure in result.json: accuracy, acc, exact_match_flexible, word_perplexity
+};
+
 struct method_runs {
     struct method_row *rows; // by bits per weight, then KL falling
     int64_t n;
-    char **tasks; // of runs of `discquant-bench eval` whose model is OUT/model of one of the runs
+    struct method_task *tasks; // of runs of `discquant-bench eval` whose model is OUT/model of one of the runs
     int64_t n_tasks;
     double *original; // [n_tasks] scores of the original model; NaN where it was not asked
     double perplexity_original;

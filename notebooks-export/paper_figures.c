@@ -190,7 +190,7 @@ static enum status bits_figure(const struct run_set *set, const char *id, const 
         add_methods(figure_panel(figure, "", "bits per weight", "KL, nats", PANEL_LOG_Y), runs, -2);
         add_methods(figure_panel(figure, "", "bits per weight", "perplexity", 0), runs, -1);
         for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
-            add_methods(figure_panel(figure, runs->tasks[t], "bits per weight", "accuracy", 0), runs, t);
+            add_methods(figure_panel(figure, runs->tasks[t].name, "bits per weight", runs->tasks[t].key, 0), runs, t);
         figure_caption(figure,
                        "Bits per weight count codes and 16-bit scales. The original's perplexity is %.4f. Intervals: "
                        "95 %% over seeds, where there are several.",
@@ -231,7 +231,8 @@ enum status figure_mix(const struct run_set *set, struct figure **out) {
         }
         for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++) {
             struct series *score = panel_series(
-                figure_panel(figure, runs->tasks[t], "share of the second corpus", "accuracy", 0), "", LOOK_MARKS, 0);
+                figure_panel(figure, runs->tasks[t].name, "share of the second corpus", runs->tasks[t].key, 0), "",
+                LOOK_MARKS, 0);
             for (int64_t i = 0; i < runs->n; i++) {
                 const struct estimate *e = &runs->rows[i].scores[t];
                 series_point(score, run_setting(runs->rows[i].run, "second_share"), e->mean, e->mean - e->half,

@@ -76,7 +76,7 @@ static enum status method_table(const struct run_set *set, const char *id, const
     static const char *const columns[] = {"bits per weight", "bits",     "group",      "method",
                                           "KL, nats",        "KL / RTN", "perplexity", "top-1 agreement"};
     for (size_t k = 0; k < sizeof columns / sizeof *columns; k++) table_column(table, columns[k]);
-    for (int64_t t = 0; t < runs->n_tasks; t++) table_column(table, runs->tasks[t]);
+    for (int64_t t = 0; t < runs->n_tasks; t++) table_column(table, runs->tasks[t].name);
     table_column(table, "runs");
     table_row(table);
     for (int k = 0; k < 3; k++) table_text(table, "%s", "");
