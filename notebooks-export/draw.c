@@ -110,7 +110,7 @@ static void put_panel(FILE *to, int64_t p, const struct panel *panel) {
     quote(to, panel->title);
     fputs("\nset xlabel ", to);
     quote(to, panel->x_label);
-    fputs("\nset ylabel ", to);
+    fputs(" offset 0,0.4\nset ylabel ", to);
     quote(to, panel->y_label);
     fputs("\nunset logscale\nset xtics auto norotate\n", to);
     put_axis(to, panel, 'x', panel->flags & PANEL_LOG_X);
