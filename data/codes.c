@@ -8,10 +8,19 @@
 #include "data/safetensors_writer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char GRID_KEY[] = "discquant.grid";
+
+struct codebook codebook_of(const struct grid *grid) {
+    struct codebook book = {
+        .bits = grid->bits, .group_size = grid->group_size, .has_offset = grid->has_offset, .n_levels = grid->n_levels};
+    snprintf(book.kind, sizeof book.kind, "%s", grid_kind_name(grid->kind));
+    memcpy(book.levels, grid->levels, (size_t)grid->n_levels * sizeof *book.levels);
+    return book;
+}
 
 int64_t codebook_group_cols(const struct codebook *book, int64_t cols) {
     return book->group_size < 0 || book->group_size > cols ? cols : book->group_size;

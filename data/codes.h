@@ -19,6 +19,7 @@
 #define DQ_DATA_CODES_H
 
 #include "core/base/status.h"
+#include "core/quant/grid.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,6 +35,8 @@ struct codebook {
     int n_levels;                      // at most 2^bits
     float levels[CODEBOOK_LEVELS_MAX]; // ascending
 };
+
+struct codebook codebook_of(const struct grid *grid);
 
 // Columns of a full group, groups of a row, of a matrix of this width.
 int64_t codebook_group_cols(const struct codebook *book, int64_t cols);

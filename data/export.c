@@ -58,6 +58,8 @@ done:
 
 enum status run_export(const struct export_set *set, const char *run, bool overwrite) {
     enum status status = STATUS_OK;
+    const struct export_set none = {0};
+    if (memcmp(set, &none, sizeof none) == 0) return STATUS_OK;
     char *model = mem_format("%s/model", run), *codes_file = mem_format("%s/codes.safetensors", run), *out = NULL;
     struct model_folder *folder = NULL;
     struct codes *codes = NULL;

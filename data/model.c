@@ -1,8 +1,10 @@
 #include "data/model.h"
 
 #include "core/base/mem.h"
+#include "data/codes.h"
 #include "data/adapter.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum status model_open(const char *path, const char *device, enum dtype dtype, const struct model *share,
@@ -89,4 +91,44 @@ enum status model_save_merged(const struct model *model, const struct rounding *
     struct merge merge = {rounding, lora};
     struct model_folder_edit edit = {.self = &merge, .selects = is_merged, .replace = put_merged};
     return model_folder_save(model->folder, path, &edit, true);
+}
+
+// The matrices on the grid, in the order of the network.
+struct coded {
+    const struct rounding *rounding;
+    const struct weight **weights;
+};
+
+static enum status coded_scales(void *self, int64_t i, float *scales) {
+    const struct coded *coded = self;
+    return rounding_scales(coded->rounding, coded->weights[i], scales);
+}
+
+static enum status coded_codes(void *self, int64_t i, uint8_t *codes) {
+    const struct coded *coded = self;
+    return rounding_codes(coded->rounding, coded->weights[i], codes);
+}
+
+enum status model_save_codes(const struct rounding *rounding, const char *path) {
+    enum status status = STATUS_OK;
+    const struct transformer *model = rounding->model;
+    struct codebook book = codebook_of(&rounding->grid);
+    struct coded coded = {rounding, mem_new((size_t)model->n_weights, sizeof *coded.weights)};
+    struct codes_shape *shapes = mem_new((size_t)model->n_weights, sizeof *shapes);
+    int64_t n = 0;
+    for (int64_t i = 0; i < model->n_weights; i++) {
+        const struct weight *w = &model->weights[i];
+        if (!w->grid) continue;
+        if (w->rotation) {
+            remove(path); // an earlier run's
+            goto done;
+        }
+        shapes[n] = (struct codes_shape){w->name, w->rows, w->cols};
+        coded.weights[n++] = w;
+    }
+    TRY(codes_write(path, &book, shapes, n, (struct codes_source){&coded, coded_scales, coded_codes}));
+done:
+    free(coded.weights);
+    free(shapes);
+    return status;
 }

@@ -35,4 +35,8 @@ enum status model_save_rounded(const struct model *model, const struct rounding 
 enum status model_save_merged(const struct model *model, const struct rounding *rounding, const struct lora *lora,
                               const char *path);
 
+// Writes the codes of the same weights (data/codes.h): what exports are made from. Where weights are rotated their codes are
+// none of the saved model's: nothing is written.
+enum status model_save_codes(const struct rounding *rounding, const char *path);
+
 #endif

@@ -61,6 +61,7 @@ enum {
     KEY_STATE_PRECISION,
     KEY_KEEP,
     KEY_PLAN,
+    KEY_EXPORT,
     KEY_LORA_RANK,
     KEY_LORA_ALPHA,
     KEY_LORA_STEPS,
@@ -81,7 +82,10 @@ static const struct argp_option options[] = {
      1},
     {"scale-search", KEY_SCALE_SEARCH, "NAME", 0,
      "none: the grid's rule for its scales (default); mse: of scales around it the one of least squared error", 1},
-
+    {"export", KEY_EXPORT, "LIST", 0,
+     "write the rounded model in other formats too: hf, gptq, compressed-tensors, gguf, with commas; later: "
+     "discquant-data export OUT",
+     1},
     {0, 0, 0, 0, "Text:", 2},
     {"calibration", KEY_CALIBRATION, "FILE", 0, "text to optimize on; may be given more than once", 2},
     {"validation", KEY_VALIDATION, "FILE", 0, "text to measure on", 2},
@@ -205,6 +209,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (s->n_calibration == CALIBRATION_FILES_MAX)
             args_fail("--calibration: at most %d files", CALIBRATION_FILES_MAX);
         s->calibration[s->n_calibration++] = arg;
+        return 0;
+    case KEY_EXPORT:
+        if (export_set_parse(arg, &s->exports) != STATUS_OK) args_fail("%s", status_message());
         return 0;
     case KEY_VALIDATION: s->validation = arg; return 0;
     case KEY_SEQ_LEN: o->seq_len = args_integer("--seq-len", arg, 2, 1 << 24); return 0;

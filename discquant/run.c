@@ -36,10 +36,24 @@ enum status run_measure(struct run *run, enum weight_form form, struct quality *
 // ---- saving ----
 
 static enum status save_model(struct run *run) {
-    char *path = run_folder_file(run->folder, "model");
-    enum status status = model_save_rounded(run->model, run->rounding, path);
+    enum status status = STATUS_OK;
+    char *path = run_folder_file(run->folder, "model"), *codes = run_folder_file(run->folder, "codes.safetensors");
+    TRY(model_save_rounded(run->model, run->rounding, path));
+    TRY(model_save_codes(run->rounding, codes));
+    TRY(run_export(&run->settings->exports, run->common->out, true));
+done:
     free(path);
+    free(codes);
     return status;
+}
+
+// Refuses exports that cannot hold the grid.
+static enum status check_exports(const struct run_settings *s) {
+    struct grid grid;
+    enum status status = grid_new(&s->grid, &grid);
+    if (status != STATUS_OK) return status;
+    struct codebook book = codebook_of(&grid);
+    return export_check(&s->exports, &book, s->model);
 }
 
 // ---- the run ----
@@ -162,6 +176,7 @@ enum status discquant_run(const struct program_common *common, const struct run_
         goto done;
     }
     TRY(memory_plan_check(&memory, common->device));
+    TRY(check_exports(settings));
     run.activation_bytes = memory.activations;
     TRY(describe(common, settings, about));
     TRY(program_run_folder(common, about, &run.folder));

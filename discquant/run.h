@@ -1,6 +1,8 @@
 // One rounding of one model, from files to files: what the program `discquant` does.
 //
 //   OUT/model/         the rounded model as a Hugging Face folder
+//   OUT/codes.safetensors   its codes and scales (data/codes.h), from which `discquant-data export OUT` makes other formats later
+//   OUT/export-NAME/, OUT/export.gguf   with --export (data/export.h)
 //   OUT/result.json    method, grid, scale_search, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
 //                      perplexity_original, top1_agreement, kl_rtn, perplexity_rtn, …; for discquant also kl_x,
 //                      kl_x_rounded and fraction_integral: of x as the optimization of (4) left it and of its rounding to
@@ -12,6 +14,7 @@
 #define DQ_DISCQUANT_RUN_H
 
 #include "data/corpus.h"
+#include "data/export.h"
 #include "data/model.h"
 #include "data/program.h"
 #include "discquant/optimizer.h"
@@ -43,6 +46,7 @@ struct run_settings {
     bool keep_x;                        // write x as it was when the finish began
     enum dtype precision;               // of weights and activations: F32 or BF16
     enum dtype state;                   // of x and the moments: F32 or BF16
+    struct export_set exports;          // formats to write besides
     bool plan;                          // print the memory plan, do nothing else
     struct optimizer_options optimizer; // seq_len serves calibration and validation
     struct lora_settings lora;

@@ -473,11 +473,21 @@ done:
     return status;
 }
 
+static enum status save_model(struct run *run) {
+    enum status status = STATUS_OK;
+    char *path = run_folder_file(run->folder, "model"), *codes = run_folder_file(run->folder, "codes.safetensors");
+    TRY(model_save_rounded(run->model, run->network->rounding, path));
+    TRY(model_save_codes(run->network->rounding, codes));
+done:
+    free(path);
+    free(codes);
+    return status;
+}
+
 static enum status work(struct run *run) {
     enum status status = STATUS_OK;
     const struct round_settings *s = run->settings;
     struct network_options options = {.seq_len = s->seq_len, .batch = s->batch, .recompute = s->recompute};
-    char *path = run_folder_file(run->folder, "model");
     TRY(model_open(s->model, run->common->device, DTYPE_F32, NULL, &run->model));
     TRY(open_texts(run));
     TRY(s->start ? open_point(run) : grid_new(&s->grid, &run->grid));
@@ -491,14 +501,13 @@ static enum status work(struct run *run) {
     TRY(original_losses(run));
     TRY(measure_before(run));
     TRY(measure(run, "walk", ""));
-    TRY(model_save_rounded(run->model, run->network->rounding, path));
+    TRY(save_model(run));
     TRY(compare_nearest(run));
     TRY(compare(run, "independent", "random", "_random"));
     TRY(compare_closest(run));
     for (int i = 0; i < s->n_compared; i++) TRY(compare_folder(run, &s->compared[i]));
     summarize(run);
 done:
-    free(path);
     return status;
 }
 
