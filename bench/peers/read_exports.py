@@ -5,7 +5,7 @@
     venv/bin/pip install torch safetensors transformers numpy gguf==0.19.0 compressed-tensors==0.20.0 xllamacpp==2026.10.11549
     venv/bin/pip install --no-deps auto-gptq==0.7.1
     discquant-data export RUN --to hf,gptq,compressed-tensors,gguf
-    venv/bin/python bench/peers/read_exports.py RUN [--text FILE --seq-len 128 --windows 4 --build build]
+    venv/bin/python bench/peers/read_exports.py RUN [--text FILE --seq-len 128 --windows 4]
 
 What is there of RUN/export.gguf, RUN/export-gptq and RUN/export-compressed-tensors is read by
   gguf                gguf.quants.dequantize, and its reader of metadata
@@ -13,7 +13,8 @@ What is there of RUN/export.gguf, RUN/export-gptq and RUN/export-compressed-tens
   compressed-tensors  its PackedQuantizationCompressor with the scheme that its own parser makes of config.json
 and must equal RUN/model bit for bit in float32 (both zeros are one value). With --text the file goes through llama.cpp's
 server (xllamacpp): its perplexity beside the one Transformers gives to RUN/model and to the GGUF file on the same tokens, and
-its tokens of the text beside those of tokenizer.json. One line of JSON for each; exit status 1 when something differs.
+how many of the text's lines have as many tokens there as by tokenizer.json. One line of JSON for each; exit status 1 when
+weights differ, or the perplexity by more than 1 %.
 """
 import argparse
 import importlib.util
@@ -157,7 +158,8 @@ def windows_of(run, args):
         if len(ids) >= args.seq_len * args.windows:
             break
     n = min(args.windows, len(ids) // args.seq_len)
-    return texts[0][:2000], tokenizer, [ids[i * args.seq_len : (i + 1) * args.seq_len] for i in range(n)]
+    lines = [line for one in texts[:200] for line in one.splitlines() if line.strip()][:200]
+    return lines, tokenizer, [ids[i * args.seq_len : (i + 1) * args.seq_len] for i in range(n)]
 
 
 def torch_losses(model, windows):
@@ -184,7 +186,7 @@ def run_gguf(run, args, config):
     from transformers import AutoModelForCausalLM
 
     path = os.path.join(run, "export.gguf")
-    text, tokenizer, windows = windows_of(run, args)
+    lines, tokenizer, windows = windows_of(run, args)
     ours = AutoModelForCausalLM.from_pretrained(os.path.join(run, "model"), dtype=torch.float32)
     result = {"transformers": math.exp(torch_losses(ours, windows))}
     try:
@@ -198,8 +200,13 @@ def run_gguf(run, args, config):
     params.no_extra_bufts = True
     server = xllamacpp.Server(params)
     result["llama_cpp"] = math.exp(llama_losses(server, windows, config["vocab_size"]))
+    same = 0
+    for line in lines:
+        answer = server.handle_completions({"prompt": line, "max_tokens": 1, "cache_prompt": False})
+        same += answer["usage"]["prompt_tokens"] == len(tokenizer.encode(line).ids)
     ratio = result["llama_cpp"] / result["transformers"]
-    say(reader="llama.cpp", windows=len(windows), seq_len=args.seq_len, perplexity=result, ratio=ratio)
+    say(reader="llama.cpp", windows=len(windows), seq_len=args.seq_len, perplexity=result, ratio=ratio, lines=len(lines),
+        lines_of_same_length=same)
     if not 0.99 < ratio < 1.01:
         FAILED.append("llama.cpp: perplexity")
 

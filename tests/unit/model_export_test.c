@@ -425,6 +425,63 @@ static void the_programs_export_and_verify_and_say_what_is_wrong(void **state) {
     files_remove(run);
 }
 
+// Text for the bundled model.
+static char *text_put(const char *folder) {
+    char *path = mem_format("%s/text.txt", folder);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    for (int i = 0; i < 60; i++) fputs("Ben is in the barn. Rosa has a red kite. Tom goes to the park.\n", out);
+    fclose(out);
+    return path;
+}
+
+static void discquant_exports_what_it_rounds_and_refuses_before_the_work(void **state) {
+    (void)state;
+    static const char *const grids[][3] = {{"block", "4", "hf,gptq,compressed-tensors,gguf"},
+                                           {"block", "3", "gptq,compressed-tensors,gguf"},
+                                           {"asymmetric", "3", "hf,gptq,compressed-tensors"},
+                                           {"q4_0", "4", "gptq,compressed-tensors,gguf"},
+                                           {"q4_1", "4", "gguf"},
+                                           {"q8_0", "8", "gptq,compressed-tensors,gguf"},
+                                           {"mxfp4", "4", "gguf"},
+                                           {"nf4", "4", "hf"}};
+    char model[4096], *folder = files_folder(), *text = text_put(folder), *out = mem_format("%s/run", folder);
+    check_source("data/story-model", model, sizeof model);
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+        struct process done =
+            process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text, "--seq-len",
+                         "32", "--validation-samples", "2", "--force", "--grid", grids[i][0], "--bits", grids[i][1],
+                         "--group-size", i == 7 ? "64" : "32", "--out", out, "--export", grids[i][2]);
+        if (done.code) print_error("%s %s", grids[i][0], done.err);
+        assert_int_equal(done.code, 0);
+        process_free(&done);
+        struct export_set set = set_of(grids[i][2]);
+        for (int f = 0; f < EXPORT_FORMATS; f++) {
+            if (!set.wanted[f]) continue;
+            struct export_difference same;
+            char *place = export_place(out, (enum export_format)f), *rounded = mem_format("%s/model", out);
+            check_ok(export_compare(place, rounded, &same));
+            assert_int_equal(same.coded, f == EXPORT_HF ? 0 : 28);
+            free(rounded);
+            free(place);
+        }
+    }
+    struct process later = process_call("data/discquant-data", "export", out, "--to", "hf", "--force");
+    assert_int_equal(later.code, 0);
+    process_free(&later);
+    out[strlen(out) - 1] = 'x'; // a folder that is not there, and is not made
+    process_check_error(process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text,
+                                     "--seq-len", "32", "--bits", "5", "--out", out, "--export", "gguf,gptq"),
+                        1, "--export gptq: has 2, 3, 4 and 8 bits, not 5");
+    process_check_error(process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text,
+                                     "--seq-len", "32", "--out", out, "--export", "awq"),
+                        2, "--export 'awq'");
+    assert_int_not_equal(access(out, F_OK), 0);
+    free(out);
+    free(text);
+    files_remove(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bit_stream_is_its_numbers_bits_in_order),
@@ -437,6 +494,7 @@ int main(void) {
         cmocka_unit_test(what_a_format_cannot_hold_is_refused_with_the_reason),
         cmocka_unit_test(scales_that_a_format_cannot_hold_are_found_while_writing),
         cmocka_unit_test(the_programs_export_and_verify_and_say_what_is_wrong),
+        cmocka_unit_test(discquant_exports_what_it_rounds_and_refuses_before_the_work),
     };
     progress_set_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
