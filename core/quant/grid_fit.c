@@ -9,7 +9,7 @@
 #include <math.h>
 
 enum { RATIO_LEAST = 40, RATIO_MOST = 120 }; // hundredths
-enum { Q3_K_GROUPS = 16, Q3_K_LEAST = -32, Q3_K_MOST = 31, E8M0_LEAST = -126, E8M0_MOST = 127, E4M3_MOST_CODE = 126 };
+enum { Q3_K_GROUPS = 16, Q3_K_LEAST = -32, Q3_K_MOST = 31, E8M0_LEAST = -126, E8M0_MOST = 127 };
 
 static const float E4M3_MOST = 448;
 
@@ -26,11 +26,6 @@ static float to_e4m3(double value) {
     (void)frexp(value, &exponent); // value in [2^(exponent - 1), 2^exponent)
     double step = ldexp(1, exponent - 4 > -9 ? exponent - 4 : -9), rounded = step * nearbyint(value / step);
     return rounded < (double)E4M3_MOST ? (float)rounded : E4M3_MOST;
-}
-
-static double e4m3_value(int code) {
-    int exponent = code >> 3, mantissa = code & 7;
-    return exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
 }
 
 static float power_of_two(int exponent) {
@@ -89,9 +84,10 @@ static struct affine asymmetric_map(const struct grid *grid, double low, double 
     return (struct affine){scale, 0 - scale * (float)fmin(fmax(zero, 0), grid->n_levels - 1)};
 }
 
+// The width of the range is a float, as in llama.cpp.
 static struct affine range_map(const struct grid *grid, double low, double high) {
     if (grid->kind == GRID_ASYMMETRIC) return asymmetric_map(grid, fmin(low, 0), fmax(high, 0));
-    return (struct affine){to_fp16((high - low) / grid->scale_divisor), to_fp16(low)};
+    return (struct affine){to_fp16((double)(float)(high - low) / grid->scale_divisor), to_fp16(low)};
 }
 
 // ---- candidates ----
@@ -168,7 +164,7 @@ static void search_multiples(struct best *best, double unit) {
 
 static struct affine power_fit(const struct grid *grid, const float *w, int64_t n) {
     float largest = largest_magnitude(w, n);
-    int exponent = isfinite(largest) && largest > 0 ? ilogbf(largest) - 2 : E8M0_LEAST;
+    int exponent = largest > 0 ? ilogbf(largest) - 2 : E8M0_LEAST;
     struct best best = best_of(grid, w, n, (struct affine){power_of_two(exponent), 0});
     if (grid->search == SCALE_SEARCH_MSE)
         for (int k = -2; k <= 1; k++) consider(&best, (struct affine){power_of_two(exponent + k), 0});
@@ -229,6 +225,10 @@ enum status grid_fit(const struct grid *grid, const char *name, const float *w, 
                      float *scale) {
     REQUIRE(cols % grid->block == 0, "grid_check has passed");
     int64_t scale_cols = grid_scale_cols(grid, cols);
+    for (int64_t i = 0; i < rows * cols; i++)
+        if (!isfinite(w[i]))
+            return status_set(STATUS_FORMAT, "%s: %g at [%lld, %lld] is no weight that could be rounded", name,
+                              (double)w[i], (long long)(i / cols), (long long)(i % cols));
     double unit = grid->kind == GRID_NVFP4 ? tensor_unit(grid, w, rows * cols) : 1;
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++) row_fit(grid, w + i * cols, cols, unit, scale + i * scale_cols);
@@ -237,51 +237,4 @@ enum status grid_fit(const struct grid *grid, const char *name, const float *w, 
             return status_set(STATUS_FORMAT, "%s: row %lld is too large for a grid with fp16 scales", name,
                               (long long)(i / scale_cols));
     return STATUS_OK;
-}
-
-// ---- parts ----
-
-int grid_zero_point(float scale, float offset) { return scale == 0 ? 0 : (int)lrintf(-offset / scale); }
-
-// Whether every scale is an integer multiple of d that 6 bits hold.
-static bool are_multiples(const float *scale, double d, int8_t *parts) {
-    for (int k = 0; k < Q3_K_GROUPS; k++) {
-        double part = (double)scale[k] / d;
-        if (part < Q3_K_LEAST || part > Q3_K_MOST || part != nearbyint(part)) return false;
-        parts[k] = (int8_t)part;
-    }
-    return true;
-}
-
-bool grid_q3_k_parts(const float *scale, float *d, int8_t *parts) {
-    double largest = (double)largest_signed(scale, Q3_K_GROUPS);
-    *d = 0;
-    if (largest == 0) {
-        for (int k = 0; k < Q3_K_GROUPS; k++) parts[k] = 0;
-        return true;
-    }
-    for (int part = Q3_K_LEAST; part <= Q3_K_MOST; part++) {
-        if (part == 0) continue;
-        *d = to_fp16(largest / part);
-        if ((double)*d * part == largest && are_multiples(scale, (double)*d, parts)) return true;
-    }
-    return false;
-}
-
-static bool are_e4m3(const float *scale, int64_t n, double unit) {
-    for (int64_t i = 0; i < n; i++) {
-        double part = (double)scale[i] / unit;
-        if ((double)to_e4m3(part) != part) return false;
-    }
-    return true;
-}
-
-float grid_nvfp4_tensor_scale(const float *scale, int64_t n) {
-    double largest = (double)largest_magnitude(scale, n);
-    if (largest == 0) return 1;
-    for (int code = E4M3_MOST_CODE; code > 0; code--) {
-        float unit = (float)(largest / e4m3_value(code));
-        if ((double)unit * e4m3_value(code) == largest && are_e4m3(scale, n, (double)unit)) return unit;
-    }
-    return 0;
 }

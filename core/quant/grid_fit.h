@@ -16,21 +16,10 @@
 extern "C" {
 #endif
 
-// w [rows, cols], scale [rows, grid_scale_cols]. grid_check has passed. STATUS_FORMAT with the tensor's name when a scale or an offset
-// leaves its number format.
+// w [rows, cols], scale [rows, grid_scale_cols]. grid_check has passed. STATUS_FORMAT with the tensor's name when a weight is not
+// finite, or a scale or an offset leaves its number format.
 enum status grid_fit(const struct grid *grid, const char *name, const float *w, int64_t rows, int64_t cols,
                      float *scale);
-
-// The stored parts of fitted scales, for files that hold them.
-
-// asymmetric: z in 0 .. 2^b - 1 with offset = -scale z.
-int grid_zero_point(float scale, float offset);
-
-// q3_k: d (a number of fp16) and parts in -32 .. 31 with scale[i] = d parts[i], for the 16 groups of a block of 256. False when there are none.
-bool grid_q3_k_parts(const float *scale, float *d, int8_t *parts);
-
-// nvfp4: the number of the tensor t with scale[i] = t e, e a number of E4M3, for all n scales of a matrix. 0 when there is none.
-float grid_nvfp4_tensor_scale(const float *scale, int64_t n);
 
 #ifdef __cplusplus
 }
