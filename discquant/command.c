@@ -20,6 +20,9 @@ static struct run_settings settings = {
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
+    .checkpoint_layers = 4,
+    .feedback = {.damping = 0.01, .ordered = true},
+    .soft = {.steps = 1000, .rate = 0.01, .strength = 30},
 };
 
 static double finish_share = -1;
@@ -70,10 +73,13 @@ enum {
     KEY_LORA_MERGE,
 };
 
+// Of methods that go layer by layer.
+enum { KEY_DAMPING = 0x200, KEY_CHECKPOINT_LAYERS, KEY_COLUMN_ORDER, KEY_SOFT_STEPS, KEY_SOFT_RATE, KEY_SOFT_STRENGTH };
+
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "What is rounded and how:", 1},
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
-    {"method", KEY_METHOD, "NAME", 0, "rtn (round to nearest) or discquant (default)", 1},
+    {"method", KEY_METHOD, "NAME", 0, "rtn (round to nearest), discquant (default), gptq or adaround", 1},
     {"grid", KEY_GRID, "NAME", 0,
      "block (default), asymmetric, nf4, mxfp4, nvfp4, or the blocks of llama.cpp: q4_0, q4_1, q8_0, q3_k", 1},
     {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 for block and asymmetric (default: 4), else the grid's own", 1},
@@ -127,16 +133,29 @@ static const struct argp_option options[] = {
      "matrices that get one, by the ends of their names: \"q_proj,v_proj\" (default: all that are rounded)", 6},
     {"lora-merge", KEY_LORA_MERGE, 0, 0,
      "write OUT/merged too: the rounded model plus adapters, whose matrices are no longer on the grid", 6},
+    {0, 0, 0, 0, "Methods gptq and adaround:", 4},
+    {"damping", KEY_DAMPING, "D", 0,
+     "gptq: share of the mean of the Hessian's diagonal that is added to it; raised tenfold where that does not do "
+     "(default: 0.01)",
+     4},
+    {"column-order", KEY_COLUMN_ORDER, "NAME", 0,
+     "gptq: inputs in the order in which they are rounded: activation (the strongest first, default) or natural", 4},
+    {"adaround-steps", KEY_SOFT_STEPS, "N", 0, "steps of Adam for each matrix (default: 1000)", 4},
+    {"adaround-lr", KEY_SOFT_RATE, "R", 0, "its learning rate (default: 0.01)", 4},
+    {"adaround-strength", KEY_SOFT_STRENGTH, "S", 0,
+     "of the term that drives weights to their neighbours, relative to the error of round-to-nearest (default: 30)", 4},
     {0, 0, 0, 0, "Memory:", 5},
     {"precision", KEY_PRECISION, "fp32|bf16", 0, "of weights and activations (default: fp32 on cpu, bf16 on cuda)", 5},
     {"state-precision", KEY_STATE_PRECISION, "fp32|bf16", 0,
      "of x and the moments of AdamW; bf16 is rounded stochastically (default: as --precision)", 5},
     {"plan", KEY_PLAN, 0, 0,
      "print how much memory the run takes, and exit; needs no device, no text, and of the model only config.json", 5},
-    {0, 0, 0, 0, "Reports:", 4},
+    {0, 0, 0, 0, "Reports:", 7},
     {"report-every", KEY_REPORT, "N", 0,
-     "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 4},
-    {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps between states that --resume can go on from (default: 64)", 4},
+     "steps between measurements on the validation windows, 0 = only at the end (default: 64)", 7},
+    {"checkpoint-every", KEY_CHECKPOINT, "N", 0, "steps between states that --resume can go on from (default: 64)", 7},
+    {"checkpoint-layers", KEY_CHECKPOINT_LAYERS, "N", 0,
+     "layers between such states of methods that go layer by layer (default: 4)", 7},
     {0},
 };
 
@@ -185,6 +204,20 @@ static error_t parse_lora(int key, char *arg, struct lora_settings *lora) {
         lora->merge = true;
         lora_option = "--lora-merge";
         return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse_layerwise(struct run_settings *s, int key, const char *arg) {
+    switch (key) {
+    case KEY_CHECKPOINT_LAYERS: s->checkpoint_layers = args_integer("--checkpoint-layers", arg, 1, 1 << 30); return 0;
+    case KEY_DAMPING: s->feedback.damping = args_number("--damping", arg, 0, 1e3); return 0;
+    case KEY_COLUMN_ORDER:
+        s->feedback.ordered = args_choice("--column-order", arg, "activation|natural") == 0;
+        return 0;
+    case KEY_SOFT_STEPS: s->soft.steps = args_integer("--adaround-steps", arg, 1, INT64_C(1) << 40); return 0;
+    case KEY_SOFT_RATE: s->soft.rate = args_number("--adaround-lr", arg, 0, 1e6); return 0;
+    case KEY_SOFT_STRENGTH: s->soft.strength = args_number("--adaround-strength", arg, 0, 1e6); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -239,7 +272,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_REPORT: s->report_every = args_integer("--report-every", arg, 0, many); return 0;
     case KEY_CHECKPOINT: s->checkpoint_every = args_integer("--checkpoint-every", arg, 1, many); return 0;
     case ARGP_KEY_END: finish(s); return 0;
-    default: return parse_lora(key, arg, &s->lora);
+    default: {
+        error_t lora = parse_lora(key, arg, &s->lora);
+        return lora == ARGP_ERR_UNKNOWN ? parse_layerwise(s, key, arg) : lora;
+    }
     }
 }
 

@@ -17,7 +17,9 @@
 #include "data/export.h"
 #include "data/model.h"
 #include "data/program.h"
+#include "discquant/feedback.h"
 #include "discquant/optimizer.h"
+#include "discquant/soft_rounding.h"
 
 struct method;
 
@@ -53,6 +55,9 @@ struct run_settings {
     int64_t samples;                        // calibration windows used; 0 = all there are
     int64_t validation_samples;             // windows, from the start of the file; 0 = all
     int64_t report_every, checkpoint_every; // steps
+    int64_t checkpoint_layers;              // layers between states, of methods that go layer by layer
+    struct feedback_options feedback;       // of gptq
+    struct soft_rounding_options soft;      // of adaround
 };
 
 // A run as its method sees it.
