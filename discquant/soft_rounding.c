@@ -11,12 +11,12 @@ static const float stretch = 1.2f, shift = 0.1f;
 static const double beta_first = 20, beta_last = 2, free_share = 0.2;
 
 double soft_rounding_value(double v, double *slope) {
-    double s = 1 / (1 + exp(-v)), h = (double)stretch * s - (double)shift;
-    *slope = h > 0 && h < 1 ? (double)stretch * s * (1 - s) : 0;
+    double s = 1 / (1 + exp(-v)), h = 1.2 * s - 0.1;
+    *slope = h > 0 && h < 1 ? 1.2 * s * (1 - s) : 0;
     return fmin(1, fmax(0, h));
 }
 
-double soft_rounding_variable(double h) { return -log((double)stretch / (h + (double)shift) - 1); }
+double soft_rounding_variable(double h) { return -log(1.2 / (h + 0.1) - 1); }
 
 // Rows are independent: each part goes through all steps on its own. [part, n] each.
 struct part {
@@ -44,7 +44,9 @@ static void row_errors(const struct part *p, double *errors) {
     }
 }
 
-static float nearest_x(const struct part *p, int64_t i) { return p->up[i] - p->w[i] < p->w[i] - p->down[i] ? 1 : 0; }
+static float nearest_x(const struct part *p, int64_t i) {
+    return p->up[i] > p->down[i] && p->up[i] - p->w[i] < p->w[i] - p->down[i];
+}
 
 static double beta_of(double progress) {
     return beta_last + (beta_first - beta_last) * fmin(1, (1 - progress) / (1 - free_share));

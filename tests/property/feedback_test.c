@@ -28,12 +28,12 @@ static void show(struct problem *p, const float *x, int64_t tokens) {
 }
 
 // Inputs that depend on each other and differ in size; those with index `dead` modulo 5 are 0 (-1: none).
-static void problem_open(struct problem *p, int64_t rows, int64_t n, int bits, int64_t group_size, int dead) {
+static void problem_on(struct problem *p, int64_t rows, int64_t n, const struct grid_options *grid, int dead) {
     *p = (struct problem){.rows = rows, .n = n, .tokens = 2 * n + 3};
     check_ok(backend_open("cpu", &p->backend));
     check_ok(step_new(p->backend, &p->step));
     check_ok(hessian_new(n, "test", &p->hessian));
-    check_ok(grid_block(bits, group_size, &p->grid));
+    check_ok(grid_new(grid, &p->grid));
     p->w = mem_new((size_t)(rows * n), sizeof *p->w);
     p->q = mem_new((size_t)(rows * n), sizeof *p->q);
     p->scale = mem_new((size_t)(rows * n), sizeof *p->scale);
@@ -46,6 +46,10 @@ static void problem_open(struct problem *p, int64_t rows, int64_t n, int bits, i
         }
     check_ok(grid_fit(&p->grid, "test", p->w, rows, n, p->scale));
     show(p, p->x, p->tokens);
+}
+
+static void problem_open(struct problem *p, int64_t rows, int64_t n, int bits, int64_t group_size, int dead) {
+    problem_on(p, rows, n, &(struct grid_options){.bits = bits, .group_size = group_size}, dead);
 }
 
 static void problem_close(struct problem *p) {
@@ -135,15 +139,23 @@ static void feedback_is_elimination_one_weight_at_a_time(void **state) {
     (void)state;
     const struct {
         int64_t rows, n;
-        int bits;
-        int64_t group_size;
+        struct grid_options grid;
         bool ordered;
-    } cases[] = {{5, 12, 3, -1, false}, {5, 12, 2, 4, true}, {3, 47, 4, 8, false}, {11, 150, 3, 32, true}};
+    } cases[] = {
+        {5, 12, {.bits = 3, .group_size = -1}, false},
+        {5, 12, {.bits = 2, .group_size = 4}, true},
+        {3, 47, {.bits = 4, .group_size = 8}, false},
+        {11, 150, {.bits = 3, .group_size = 32}, true},
+        {9, 130, {.kind = GRID_ASYMMETRIC, .bits = 3, .group_size = 16}, true},
+        {9, 140, {.kind = GRID_NF4, .group_size = 20}, true},
+        {9, 160, {.kind = GRID_Q4_0}, true},
+        {9, 64, {.kind = GRID_Q4_1}, false},
+    };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct problem p;
         struct feedback *feedback = NULL;
         double error;
-        problem_open(&p, cases[c].rows, cases[c].n, cases[c].bits, cases[c].group_size, -1);
+        problem_on(&p, cases[c].rows, cases[c].n, &cases[c].grid, -1);
         float *want = mem_new((size_t)(p.rows * p.n), sizeof *want);
         struct feedback_options options = {.damping = 0.01, .ordered = cases[c].ordered};
         check_ok(feedback_new(p.backend, p.hessian, "test", &options, &feedback));
