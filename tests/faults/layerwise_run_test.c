@@ -37,7 +37,7 @@ static void arguments(const struct inputs *in, const char *name, const char *met
                            "2",
                            "--adaround-steps",
                            "30",
-                           "--checkpoint-every",
+                           "--checkpoint-layers",
                            "1",
                            "--quiet",
                            "--out",

@@ -57,7 +57,7 @@ static void setting_open(struct setting *s, const struct grid_options *grid_opti
         s->tokens[i] = (int32_t)(rng_bits((struct rng){.seed = 8, .stream = RNG_TEST}, (uint64_t)i) % VOCAB);
     s->corpus = (struct corpus){.tokens = s->tokens, .n_tokens = TOKENS, .ends = s->ends, .n_files = 1};
     s->settings = (struct run_settings){.optimizer.seq_len = SEQ_LEN,
-                                        .checkpoint_every = 4,
+                                        .checkpoint_layers = 4,
                                         .feedback = {.damping = 0.01, .ordered = true},
                                         .soft = {.steps = 200, .rate = 0.03, .strength = 30}};
     s->run = (struct run){.common = &s->common,
