@@ -8,36 +8,50 @@
 struct scorer {
     struct model *model;
     struct kv_cache *cache;
-    int64_t positions;
-    int32_t *tokens; // [positions] that the cache holds
+    int64_t capacity;
+    int32_t *tokens; // [capacity] that the cache holds
     int64_t n_tokens;
-    struct view hidden; // [positions, C] their hidden states
+    struct view hidden; // [capacity, C] their hidden states
     float *logits;      // [vocab]
 };
 
 enum status scorer_new(struct model *model, struct scorer **out) {
-    enum status status = STATUS_OK;
-    struct transformer *transformer = model->transformer;
     struct scorer *self = mem_new(1, sizeof *self);
     self->model = model;
-    self->positions = transformer->config.max_positions;
-    self->tokens = mem_new((size_t)self->positions, sizeof *self->tokens);
-    self->logits = mem_new((size_t)transformer->config.vocab, sizeof *self->logits);
-    TRY(kv_cache_new(transformer, self->positions, &self->cache));
-    TRY(backend_matrix_new(model->backend, transformer->dtype, self->positions, transformer->config.hidden,
-                           "hidden states", &self->hidden));
+    self->logits = mem_new((size_t)model->transformer->config.vocab, sizeof *self->logits);
     *out = self;
-    self = NULL;
+    return STATUS_OK;
+}
+
+static void scorer_empty(struct scorer *self) {
+    backend_matrix_free(self->model->backend, &self->hidden);
+    kv_cache_free(self->cache);
+    free(self->tokens);
+    self->cache = NULL;
+    self->tokens = NULL;
+    self->n_tokens = self->capacity = 0;
+}
+
+// Room for n tokens. The memory of a model's 131072 positions is taken when a sequence asks for it; what was there is lost.
+static enum status scorer_reserve(struct scorer *self, int64_t n) {
+    enum status status = STATUS_OK;
+    struct transformer *transformer = self->model->transformer;
+    int64_t positions = transformer->config.max_positions, capacity = n > 1024 ? 2 * n : 1024;
+    if (n <= self->capacity) return STATUS_OK;
+    if (capacity > positions) capacity = positions;
+    scorer_empty(self);
+    TRY(kv_cache_new(transformer, capacity, &self->cache));
+    TRY(backend_matrix_new(self->model->backend, transformer->dtype, capacity, transformer->config.hidden,
+                           "hidden states", &self->hidden));
+    self->tokens = mem_new((size_t)capacity, sizeof *self->tokens);
+    self->capacity = capacity;
 done:
-    scorer_free(self);
     return status;
 }
 
 void scorer_free(struct scorer *self) {
     if (!self) return;
-    backend_matrix_free(self->model->backend, &self->hidden);
-    kv_cache_free(self->cache);
-    free(self->tokens);
+    scorer_empty(self);
     free(self->logits);
     free(self);
 }
@@ -49,7 +63,9 @@ static enum status read_tokens(struct scorer *self, const int32_t *tokens, int64
     struct value *hidden = NULL;
     struct view device_tokens;
     int64_t same = 0;
-    REQUIRE(n >= 1 && n <= self->positions, "a sequence has at least one token and fits into the model's positions");
+    REQUIRE(n >= 1 && n <= model->transformer->config.max_positions,
+            "a sequence has at least one token and fits into the model's positions");
+    TRY(scorer_reserve(self, n));
     while (same < n && same < self->n_tokens && tokens[same] == self->tokens[same]) same++;
     self->n_tokens = same;
     if (same == n) return STATUS_OK;
