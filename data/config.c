@@ -58,10 +58,32 @@ static enum status unsupported(const struct reader *reader, const char *key, con
     return status_set(STATUS_UNSUPPORTED, "%s: \"%s\" is %s; supported: %s", reader->where, key, value, supported);
 }
 
+// "rotated_" before the model type and the object "rotation": data/rotation.h writes both.
+static enum status rotation_read(const struct reader *reader, enum rotation_kind *out) {
+    enum status status = STATUS_OK;
+    json_t *rotation = NULL;
+    const char *transform = NULL;
+    TRY(json_get_object(reader->root, reader->where, "rotation", &rotation));
+    TRY(json_get_string(rotation, reader->where, "transform", &transform));
+    if (strcmp(transform, "hadamard") == 0)
+        *out = ROTATION_HADAMARD;
+    else if (strcmp(transform, "hadamard-blocks") == 0)
+        *out = ROTATION_HADAMARD_BLOCKS;
+    else
+        TRY(unsupported(reader, "transform", transform, "hadamard, hadamard-blocks"));
+done:
+    return status;
+}
+
 static enum status architecture_read(struct reader *reader, struct transformer_config *config) {
+    static const char rotated[] = "rotated_";
     enum status status = STATUS_OK;
     const char *type = NULL;
     TRY(json_get_string(reader->root, reader->where, "model_type", &type));
+    if (strncmp(type, rotated, sizeof rotated - 1) == 0) {
+        TRY(rotation_read(reader, &config->rotation));
+        type += sizeof rotated - 1;
+    }
     if (strcmp(type, "llama") == 0)
         config->architecture = ARCHITECTURE_LLAMA;
     else if (strcmp(type, "phi3") == 0)

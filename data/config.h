@@ -8,6 +8,8 @@
 // transformer here does not have (another model type, biases, another activation, yarn, partial rotary, weights that
 // are quantized already). Sizes are bounded so that no product of them leaves int64_t: see size_read's callers.
 //
+// The model type "rotated_llama" or "rotated_phi3" is that of a folder whose matrices are stored rotated (data/rotation.h).
+//
 // Defaults are those of Transformers: num_key_value_heads = num_attention_heads, head_dim = hidden_size / heads,
 // rope_theta 10000, no tied head, bos 1, eos 2 (llama) or 32000 (phi3); an id may be null = none, eos a list.
 //

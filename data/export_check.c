@@ -90,6 +90,13 @@ enum status export_check(const struct export_set *set, const struct codebook *bo
     struct transformer_config config;
     struct codes_shape shapes[7];
     TRY(model_folder_read_config(model, &config));
+    for (int i = 0; i < EXPORT_FORMATS && config.rotation != ROTATION_NONE; i++)
+        if (set->wanted[i])
+            TRY(status_set(
+                STATUS_UNSUPPORTED,
+                "--export %s: has no place for rotated weights, which %s holds; model-hf beside it is the same "
+                "model rotated back",
+                export_names[i], model));
     for (int i = 0, n = layer_shapes(&config, shapes); i < n; i++) {
         const struct codes_shape *s = &shapes[i];
         if (set->wanted[EXPORT_GPTQ]) TRY(gptq_fits(book, s->name, s->rows, s->cols));

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char SINGLE_NAME[] = "model.safetensors", INDEX_NAME[] = "model.safetensors.index.json";
+// Rotated weights have names that other software does not look for: read as plain ones they are garbage.
+static const char *const SINGLE_NAMES[] = {"model.safetensors", "rotated.safetensors"};
 
 struct model_folder {
     char *path;
@@ -19,6 +20,14 @@ struct model_folder {
     char **names;               // [n_files]
     struct safetensors **files; // [n_files]
 };
+
+static const char *single_name(const struct model_folder *folder) {
+    return SINGLE_NAMES[folder->config.rotation != ROTATION_NONE];
+}
+
+char *model_folder_index_name(const struct model_folder *folder) {
+    return mem_format("%s.index.json", single_name(folder));
+}
 
 static char *path_in(const struct model_folder *folder, const char *name) {
     return mem_format("%s/%s", folder->path, name);
@@ -85,7 +94,7 @@ static enum status shards_check(const struct model_folder *folder, const char *w
 static enum status shards_open(struct model_folder *folder, const char *index_path) {
     enum status status = STATUS_OK;
     json_t *index = NULL, *map = NULL, *value;
-    char *single = path_in(folder, SINGLE_NAME);
+    char *single = path_in(folder, single_name(folder));
     const char *tensor;
     TRY(json_read_file(index_path, &index));
     TRY(json_get_object(index, index_path, "weight_map", &map));
@@ -94,9 +103,9 @@ static enum status shards_open(struct model_folder *folder, const char *index_pa
         TRY(shard_name_check(index_path, tensor, value));
         if (name_find(folder, json_string_value(value)) < 0) TRY(file_add(folder, json_string_value(value)));
     }
-    if (name_find(folder, SINGLE_NAME) < 0 && file_exists(single))
+    if (name_find(folder, single_name(folder)) < 0 && file_exists(single))
         TRY(status_set(STATUS_FORMAT, "%s: holds both %s and an index of other files; remove one", folder->path,
-                       SINGLE_NAME));
+                       single_name(folder)));
     TRY(shards_check(folder, index_path, map));
 done:
     json_decref(index);
@@ -122,17 +131,20 @@ static enum status folder_open(const char *path, bool with_config, struct model_
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;
     folder->path = mem_string_n(path, length);
-    char *index_path = path_in(folder, INDEX_NAME);
+    char *index_name = NULL, *index_path = NULL;
     if (with_config) TRY(model_folder_read_config(folder->path, &folder->config));
+    index_name = model_folder_index_name(folder);
+    index_path = path_in(folder, index_name);
     folder->sharded = file_exists(index_path);
     if (folder->sharded)
         TRY(shards_open(folder, index_path));
     else
-        TRY(file_add(folder, SINGLE_NAME));
+        TRY(file_add(folder, single_name(folder)));
     *out = folder;
     folder = NULL;
 done:
     model_folder_free(folder);
+    free(index_name);
     free(index_path);
     return status;
 }

@@ -1,5 +1,6 @@
 // A Hugging Face model folder: config.json and the weights in model.safetensors, or in the shards that
-// model.safetensors.index.json lists. Files are mapped; a tensor is converted when it is read.
+// model.safetensors.index.json lists. Files are mapped; a tensor is converted when it is read. In a folder with rotated weights
+// (data/rotation.h) both names begin with "rotated" instead.
 //
 //     struct model_folder *folder = NULL;
 //     TRY(model_folder_open("models/stories260K", &folder));
@@ -31,6 +32,7 @@ enum status model_folder_open_tensors(const char *path, struct model_folder **ou
 // The configuration of a folder that may hold nothing else.
 enum status model_folder_read_config(const char *path, struct transformer_config *out);
 
+char *model_folder_index_name(const struct model_folder *folder); // free with free()
 const char *model_folder_path(const struct model_folder *folder);
 const struct transformer_config *model_folder_config(const struct model_folder *folder);
 bool model_folder_is_sharded(const struct model_folder *folder);
@@ -51,6 +53,8 @@ struct model_folder_edit {
     // Called once for each selected tensor, one after another. data [rows, cols] (a vector: rows = 1) holds the folder's
     // values and receives the new ones.
     enum status (*replace)(void *self, const char *name, int64_t rows, int64_t cols, float *data);
+    // Called when all else is in the new folder `path`, which nobody sees yet: changes files or adds some. NULL: nothing.
+    enum status (*finish)(void *self, const char *path);
 };
 
 // Writes the folder `out_path`: the same files with the same shards. Tensors that are not selected keep their bits.

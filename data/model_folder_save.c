@@ -16,7 +16,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char INDEX_NAME[] = "model.safetensors.index.json";
 enum { CHUNK_ELEMENTS = 1 << 16, CHUNK_BYTES = 8 * CHUNK_ELEMENTS, FOLDER_DEPTH_MAX = 8 };
 
 // The dtypes of replaced tensors, and with them their order in the file, are known only when all have been made; until
@@ -156,8 +155,8 @@ done:
 // Written as Transformers writes it: two spaces, sorted keys, a newline at the end.
 static enum status index_save(const struct save *save) {
     enum status status = STATUS_OK;
-    char *from = mem_format("%s/%s", model_folder_path(save->folder), INDEX_NAME);
-    char *to = mem_format("%s/%s", save->to, INDEX_NAME), *text = NULL, *line = NULL;
+    char *name = model_folder_index_name(save->folder), *text = NULL, *line = NULL;
+    char *from = mem_format("%s/%s", model_folder_path(save->folder), name), *to = mem_format("%s/%s", save->to, name);
     json_t *index = NULL;
     if (!save->dtypes_changed) {
         TRY(whole_file_copy(from, to));
@@ -172,6 +171,7 @@ static enum status index_save(const struct save *save) {
     TRY(whole_file_put(to, line, strlen(line)));
 done:
     json_decref(index);
+    free(name);
     free(line);
     free(text);
     free(from);
@@ -181,14 +181,15 @@ done:
 
 // Weights in another form or place: a copy of them beside the new ones would be the old model.
 static bool holds_weights(const char *name) {
-    static const char *const suffixes[] = {".safetensors", ".pth",     ".pt",   ".gguf",
-                                           ".h5",          ".msgpack", ".onnx", ".onnx_data"};
+    static const char *const suffixes[] = {
+        ".safetensors", ".safetensors.index.json", ".pth", ".pt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data"};
     size_t n = strlen(name);
+    if (strcmp(name, "rotation.safetensors") == 0) return false;
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         size_t m = strlen(suffixes[i]);
         if (n >= m && strcmp(name + n - m, suffixes[i]) == 0) return true;
     }
-    return strncmp(name, "pytorch_model", 13) == 0 || strcmp(name, INDEX_NAME) == 0;
+    return strncmp(name, "pytorch_model", 13) == 0;
 }
 
 static enum status others_copy(const char *from, const char *to, int depth);
@@ -231,8 +232,10 @@ enum status model_folder_copy_others(const struct model_folder *folder, const ch
 }
 
 enum status model_folder_copy_index(const struct model_folder *folder, const char *to) {
-    char *from = mem_format("%s/%s", model_folder_path(folder), INDEX_NAME), *out = mem_format("%s/%s", to, INDEX_NAME);
+    char *name = model_folder_index_name(folder), *out = mem_format("%s/%s", to, name);
+    char *from = mem_format("%s/%s", model_folder_path(folder), name);
     enum status status = whole_file_copy(from, out);
+    free(name);
     free(from);
     free(out);
     return status;
@@ -286,6 +289,7 @@ enum status model_folder_save(const struct model_folder *folder, const char *out
         TRY(weights_save(&save, model_folder_file(folder, i), model_folder_file_name(folder, i)));
     if (model_folder_is_sharded(folder)) TRY(index_save(&save));
     TRY(model_folder_copy_others(folder, save.to));
+    if (edit && edit->finish) TRY(edit->finish(edit->self, save.to));
     TRY(folder_writer_finish(writer));
 done:
     if (save.spool >= 0) close(save.spool);

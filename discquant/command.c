@@ -40,6 +40,7 @@ enum {
     KEY_GRID,
     KEY_SCALE_SEARCH,
     KEY_GROUP_SIZE,
+    KEY_INCOHERENCE,
     KEY_INIT,
     KEY_STEPS,
     KEY_WARMUP,
@@ -88,6 +89,11 @@ static const struct argp_option options[] = {
      1},
     {"scale-search", KEY_SCALE_SEARCH, "NAME", 0,
      "none: the grid's rule for its scales (default); mse: of scales around it the one of least squared error", 1},
+    {"incoherence", KEY_INCOHERENCE, "NAME", 0,
+     "none (default), hadamard: weights are rounded after both sides are rotated by randomized Hadamard matrices, "
+     "which "
+     "the forward pass undoes; hadamard-blocks: in blocks along widths that have no such matrix",
+     1},
     {"export", KEY_EXPORT, "LIST", 0,
      "write the rounded model in other formats too: hf, gptq, compressed-tensors, gguf, with commas; later: "
      "discquant-data export OUT",
@@ -184,6 +190,8 @@ static void finish(struct run_settings *s) {
     finish_settle(&s->optimizer);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
     finish_lora(&s->lora);
+    if (s->lora.rank && s->incoherence != ROTATION_NONE)
+        args_fail("--lora-rank: adapters of rotated weights are none that PEFT knows; leave out --incoherence");
     if (s->plan) return;
     if (!s->validation) args_fail("--validation is missing");
     if (run_calibrates(s) && !s->n_calibration) args_fail("--calibration is missing");
@@ -237,6 +245,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_GROUP_SIZE:
         s->grid.group_size = args_integer("--group-size", arg, -1, many);
         if (s->grid.group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
+        return 0;
+    case KEY_INCOHERENCE:
+        s->incoherence = (enum rotation_kind)args_choice("--incoherence", arg, "none|hadamard|hadamard-blocks");
         return 0;
     case KEY_CALIBRATION:
         if (s->n_calibration == CALIBRATION_FILES_MAX)

@@ -1,6 +1,7 @@
 #include "discquant/plan.h"
 
 #include "core/nn/evaluate.h"
+#include "core/nn/incoherence.h"
 #include "data/model_folder.h"
 #include "discquant/adapter_trainer.h"
 #include "discquant/adapters.h"
@@ -17,6 +18,7 @@ struct planning {
     const struct run_settings *settings;
     struct backend *backend;
     struct transformer *model;
+    struct incoherence *incoherence;
     struct step *step;
     struct rounding *rounding;
     struct optimizer *optimizer; // methods that have one
@@ -62,6 +64,9 @@ static enum status network_open(struct planning *planning, const char *path) {
     TRY(model_folder_read_config(path, &config));
     TRY(grid_new(&s->grid, &grid));
     TRY(transformer_new(planning->backend, &config, s->precision, (struct tensor_source){0}, &planning->model));
+    enum rotation_kind rotation = config.rotation != ROTATION_NONE ? config.rotation : s->incoherence;
+    if (rotation != ROTATION_NONE)
+        TRY(incoherence_new(planning->model, rotation == ROTATION_HADAMARD_BLOCKS, &planning->incoherence));
     TRY(rounding_new(planning->model, &grid, s->state, &planning->rounding));
     TRY(transformer_prepare(planning->model, s->optimizer.seq_len));
     TRY(step_new(planning->backend, &planning->step));
@@ -124,6 +129,7 @@ done:
     optimizer_free(planning.optimizer);
     rounding_free(planning.rounding);
     step_free(planning.step);
+    incoherence_free(planning.incoherence);
     transformer_free(planning.model);
     backend_close(planning.backend);
     return status;

@@ -15,6 +15,11 @@ bool run_calibrates(const struct run_settings *settings) {
     return settings->method->calibrates || settings->lora.rank > 0;
 }
 
+static const char *incoherence_name(enum rotation_kind kind) {
+    static const char *const names[] = {"none", "hadamard", "hadamard-blocks"};
+    return names[kind];
+}
+
 // ---- measuring ----
 
 enum status run_measure(struct run *run, enum weight_form form, struct quality *out) {
@@ -38,10 +43,13 @@ enum status run_measure(struct run *run, enum weight_form form, struct quality *
 static enum status save_model(struct run *run) {
     enum status status = STATUS_OK;
     char *path = run_folder_file(run->folder, "model"), *codes = run_folder_file(run->folder, "codes.safetensors");
+    char *plain = run_folder_file(run->folder, "model-hf");
     TRY(model_save_rounded(run->model, run->rounding, path));
+    if (run->settings->incoherence != ROTATION_NONE) TRY(model_save_unrotated(run->model, run->rounding, plain));
     TRY(model_save_codes(run->rounding, codes));
     TRY(run_export(&run->settings->exports, run->common->out, true));
 done:
+    free(plain);
     free(path);
     free(codes);
     return status;
@@ -53,6 +61,13 @@ static enum status check_exports(const struct run_settings *s) {
     enum status status = grid_new(&s->grid, &grid);
     if (status != STATUS_OK) return status;
     struct codebook book = codebook_of(&grid);
+    for (int i = 0; i < EXPORT_FORMATS; i++)
+        if (s->exports.wanted[i] && s->incoherence != ROTATION_NONE)
+            return status_set(
+                STATUS_UNSUPPORTED,
+                "--export %s: has no place for rotated weights; leave out --incoherence, or use OUT/model-hf, "
+                "the model rotated back",
+                export_names[i]);
     return export_check(&s->exports, &book, s->model);
 }
 
@@ -63,6 +78,7 @@ static enum status describe(const struct program_common *common, const struct ru
     enum status status = STATUS_OK;
     record_string(record, "method", s->method->name);
     record_grid(record, &s->grid);
+    if (s->incoherence != ROTATION_NONE) record_string(record, "incoherence", incoherence_name(s->incoherence));
     record_integer(record, "seed", (int64_t)common->seed);
     record_integer(record, "seq_len", s->optimizer.seq_len);
     record_integer(record, "validation_samples", s->validation_samples);
@@ -110,6 +126,7 @@ static enum status summarize(struct run *run, const struct quality *nearest) {
     if (s->method->work) TRY(run_measure(run, run->rounding->form, &rounded));
     record_string(result, "method", s->method->name);
     record_grid(result, &s->grid);
+    record_string(result, "incoherence", incoherence_name(s->incoherence));
     record_number(result, "bits_per_weight", run->rounding->bits_per_weight);
     record_integer(result, "weights_quantized", run->rounding->weights);
     record_integer(result, "weights_fixed", run->rounding->fixed);
@@ -153,6 +170,8 @@ static enum status work(struct run *run) {
     struct checkpoint *adapters = NULL;
     struct grid grid;
     TRY(model_open(s->model, run->common->device, s->precision, NULL, &run->model));
+    if (s->incoherence != ROTATION_NONE)
+        TRY(model_rotate(run->model, s->incoherence == ROTATION_HADAMARD_BLOCKS, run->common->seed));
     TRY(step_reserve(run->model->step, run->activation_bytes));
     TRY(open_corpora(run));
     TRY(grid_new(&s->grid, &grid));

@@ -1,6 +1,7 @@
 // One rounding of one model, from files to files: what the program `discquant` does.
 //
-//   OUT/model/         the rounded model as a Hugging Face folder
+//   OUT/model/         the rounded model as a Hugging Face folder; with --incoherence of rotated weights (data/rotation.h)
+//   OUT/model-hf/      only then: the same model as a plain folder, its weights rotated back and on no grid
 //   OUT/codes.safetensors   its codes and scales (data/codes.h), from which `discquant-data export OUT` makes other formats later
 //   OUT/export-NAME/, OUT/export.gguf   with --export (data/export.h)
 //   OUT/result.json    method, grid, scale_search, bits, group_size, bits_per_weight, weights_quantized, weights_fixed, kl, perplexity,
@@ -43,7 +44,8 @@ struct run_settings {
     int n_calibration;
     const char *validation;
     const struct method *method;
-    struct grid_options grid; // complete: no defaults are left to take
+    struct grid_options grid;       // complete: no defaults are left to take
+    enum rotation_kind incoherence; // coordinates that weights are rounded in
     enum init init;
     bool keep_x;                        // write x as it was when the finish began
     enum dtype precision;               // of weights and activations: F32 or BF16

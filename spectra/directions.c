@@ -124,6 +124,7 @@ enum status directions_add_folder(struct directions *directions, const char *nam
     struct record *record = record_new();
     TRY(record_digest(record, "digest", path));
     TRY(model_folder_open(path, &folder));
+    TRY(rotation_same(directions->model->folder, folder));
     const char *digest = json_string_value(json_object_get(record_json(record), "digest"));
     TRY(add(directions, name, mem_format("%s=%s", name, digest), read_folder, folder));
 done:

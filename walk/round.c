@@ -406,6 +406,7 @@ static enum status compare_folder(struct run *run, const struct compared *compar
     struct model_folder *folder = NULL;
     char *suffix = mem_format("_%s", compared->name);
     TRY(model_folder_open(compared->path, &folder));
+    TRY(rotation_same(run->model->folder, folder));
     TRY(network_get(run->network, model_folder_source(folder), run->x));
     TRY(measure(run, compared->name, suffix));
 done:

@@ -18,6 +18,9 @@ enum rope_kind {
     ROPE_LONGROPE, // one factor per frequency; two sets, chosen by the length of the sequence
 };
 
+// Whether the matrices inside the layers are stored rotated (core/graph/rotation.h), and by what.
+enum rotation_kind { ROTATION_NONE, ROTATION_HADAMARD, ROTATION_HADAMARD_BLOCKS };
+
 enum { ROPE_FACTORS_MAX = 256, EOS_MAX = 16 };
 
 struct rope_config {
@@ -46,6 +49,8 @@ struct transformer_config {
     double rms_eps;
     bool tied; // the head is the embedding
     struct rope_config rope;
+    enum rotation_kind
+        rotation; // of the checkpoint; transformer_new takes weights as they are, core/nn/incoherence.h adds the rotations
     int64_t bos; // -1 = none
     int n_eos;
     int64_t eos[EOS_MAX];

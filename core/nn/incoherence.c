@@ -146,28 +146,31 @@ static void signs_draw(struct rng rng, uint64_t first_word, float *out, int64_t 
 
 // ---- weights
 
-// One row, or one column, of w through a side; room for it in double.
-static void line_apply(const struct hadamard *h, bool back, const float *signs, float *line, int64_t step, double *x) {
-    for (int64_t i = 0; i < h->n; i++) x[i] = (double)line[i * step];
-    hadamard_apply(h, back, signs, x);
-    for (int64_t i = 0; i < h->n; i++) line[i * step] = (float)x[i];
+// n lines of w, `apart` numbers from one to the next and `step` numbers inside of one, through a side.
+static void lines_apply(const struct hadamard *h, bool back, const float *signs, float *w, int64_t n, int64_t apart,
+                        int64_t step) {
+    enum { PART = 16 };
+#pragma omp parallel for
+    for (int64_t first = 0; first < n; first += PART) {
+        double *x = mem_new((size_t)h->n, sizeof *x);
+        for (int64_t i = first; i < n && i < first + PART; i++) {
+            float *line = w + i * apart;
+            for (int64_t k = 0; k < h->n; k++) x[k] = (double)line[k * step];
+            hadamard_apply(h, back, signs, x);
+            for (int64_t k = 0; k < h->n; k++) line[k * step] = (float)x[k];
+        }
+        free(x);
+    }
 }
 
 enum status incoherence_apply(const struct incoherence *incoherence, const struct weight *weight, bool back, float *w) {
     enum status status = STATUS_OK;
     const struct rotation *rotation = &incoherence->rotations[weight->index];
-    int64_t rows = weight->rows, cols = weight->cols, longest = rows > cols ? rows : cols;
+    int64_t rows = weight->rows, cols = weight->cols;
     float *signs = mem_new((size_t)(rows + cols), sizeof *signs);
     TRY(incoherence_signs_get(incoherence, weight, signs, signs + cols));
-#pragma omp parallel
-    {
-        double *x = mem_new((size_t)longest, sizeof *x);
-#pragma omp for
-        for (int64_t i = 0; i < rows; i++) line_apply(rotation->in.matrix, back, signs, w + i * cols, 1, x);
-#pragma omp for
-        for (int64_t j = 0; j < cols; j++) line_apply(rotation->out.matrix, back, signs + cols, w + j, cols, x);
-        free(x);
-    }
+    lines_apply(rotation->in.matrix, back, signs, w, rows, cols, 1);
+    lines_apply(rotation->out.matrix, back, signs + cols, w, cols, 1, cols);
 done:
     free(signs);
     return status;
