@@ -7,6 +7,7 @@
 #include "data/json.h"
 #include "data/utf8.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,4 +176,49 @@ enum status corpus_draw(const struct corpus *corpus, int64_t seq_len, uint64_t s
                (size_t)seq_len * sizeof *tokens);
     free(order);
     return STATUS_OK;
+}
+
+// round(share n): of n windows those of the second corpus.
+static int64_t of_second(double share, int64_t n) { return (int64_t)floor(share * (double)n + 0.5); }
+
+static int64_t mixed_windows(int64_t n_first, int64_t n_second, double share, int64_t most) {
+    double bound = share < 1 ? (double)n_first / (1 - share) : INFINITY;
+    if (share > 0) bound = fmin(bound, (double)n_second / share);
+    int64_t n = (int64_t)bound + 2; // rounding may allow one more
+    if (most > 0 && most < n) n = most;
+    while (n > 0 && (of_second(share, n) > n_second || n - of_second(share, n) > n_first)) n--;
+    return n;
+}
+
+enum status corpus_mix(const struct corpus *first, const struct corpus *second, double share, int64_t seq_len,
+                       int64_t most, struct corpus **out) {
+    REQUIRE(share >= 0 && share <= 1, "a share is at most the whole");
+    enum status status = STATUS_OK;
+    int64_t n_first = 0, n_second = 0, at_first = 0, at_second = 0;
+    void *tokens = NULL;
+    struct corpus *corpus = NULL;
+    if (share < 1) TRY(corpus_windows(first, seq_len, &n_first));
+    if (share > 0) TRY(corpus_windows(second, seq_len, &n_second));
+    int64_t n = mixed_windows(n_first, n_second, share, most);
+    if (n == 0)
+        TRY(status_set(STATUS_INVALID, "%s and %s: no mixture with a share of %g in one window of each", first->name,
+                       second->name, share));
+    corpus = mem_new(1, sizeof *corpus);
+    corpus->name = mem_format("%s and %s", first->name, second->name);
+    corpus->n_files = 1;
+    corpus->ends = mem_new(1, sizeof *corpus->ends);
+    TRY(mem_buffer_new(n * seq_len * (int64_t)sizeof *corpus->tokens, "a mixture of texts", &tokens));
+    corpus->tokens = tokens;
+    corpus->n_tokens = corpus->ends[0] = n * seq_len;
+    for (int64_t i = 0; i < n; i++) {
+        bool is_second = of_second(share, i + 1) > at_second;
+        const int32_t *from =
+            is_second ? corpus_window(second, seq_len, at_second++) : corpus_window(first, seq_len, at_first++);
+        memcpy(corpus->tokens + i * seq_len, from, (size_t)seq_len * sizeof *from);
+    }
+    *out = corpus;
+    corpus = NULL;
+done:
+    corpus_free(corpus);
+    return status;
 }

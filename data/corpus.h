@@ -42,6 +42,12 @@ enum status corpus_windows(const struct corpus *corpus, int64_t seq_len, int64_t
 // Window i, [seq_len], borrowed; 0 <= i < n_windows.
 const int32_t *corpus_window(const struct corpus *corpus, int64_t seq_len, int64_t i);
 
+// A corpus of N windows of seq_len tokens, round(share N) of them the first ones of `second`, the others those of `first`, spread evenly among each
+// other; N as large as both allow, at most `most` (0 = no limit). Its windows are for this seq_len. 0 <= share <= 1. STATUS_INVALID: the texts are
+// too short for one window.
+enum status corpus_mix(const struct corpus *first, const struct corpus *second, double share, int64_t seq_len,
+                       int64_t most, struct corpus **out);
+
 // Windows first .. first + n - 1 in an order that `seed` decides: tokens [n, seq_len]. What is drawn with other `first` shares
 // no window. STATUS_INVALID: there are not so many.
 enum status corpus_draw(const struct corpus *corpus, int64_t seq_len, uint64_t seed, int64_t first, int64_t n,

@@ -13,10 +13,11 @@ static struct run_settings settings = {
                   .seq_len = 2048,
                   .lambda = 200,
                   .clamp = 1,
-                  .rate = 0.1,
+                  .rate = -1,
                   .strength = 1,
                   .finish = {.strength = -1, .concave = -1}},
     .lora = {.steps = 512, .rate = 3e-3},
+    .second_share = -1,
     .validation_samples = 64,
     .report_every = 64,
     .checkpoint_every = 64,
@@ -50,6 +51,10 @@ enum {
     KEY_LAMBDA,
     KEY_CLAMP,
     KEY_RATE,
+    KEY_OBJECTIVE,
+    KEY_DIRECTION,
+    KEY_SECOND,
+    KEY_SECOND_SHARE,
     KEY_DECAY,
     KEY_RECOMPUTE,
     KEY_SAMPLES,
@@ -80,7 +85,10 @@ enum { KEY_DAMPING = 0x200, KEY_CHECKPOINT_LAYERS, KEY_COLUMN_ORDER, KEY_SOFT_ST
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "What is rounded and how:", 1},
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
-    {"method", KEY_METHOD, "NAME", 0, "rtn (round to nearest), discquant (default), gptq or adaround", 1},
+    {"method", KEY_METHOD, "NAME", 0,
+     "rtn (round to nearest), discquant (default), gptq, adaround or qat (latent weights trained straight through the "
+     "rounding)",
+     1},
     {"grid", KEY_GRID, "NAME", 0,
      "block (default), asymmetric, nf4, mxfp4, nvfp4, or the blocks of llama.cpp: q4_0, q4_1, q8_0, q3_k", 1},
     {"bits", KEY_BITS, "B", 0, "bits per weight, 2 to 8 for block and asymmetric (default: 4), else the grid's own", 1},
@@ -101,16 +109,27 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "Text:", 2},
     {"calibration", KEY_CALIBRATION, "FILE", 0, "text to optimize on; may be given more than once", 2},
     {"validation", KEY_VALIDATION, "FILE", 0, "text to measure on", 2},
+    {"second-calibration", KEY_SECOND, "FILE", 0,
+     "a second text, from which --second-share of the calibration windows come; may be given more than once", 2},
+    {"second-share", KEY_SECOND_SHARE, "S", 0, "that share, 0 to 1 (default: 0.5)", 2},
     {"seq-len", KEY_SEQ_LEN, "T", 0, "tokens per window (default: 2048)", 2},
     {"samples", KEY_SAMPLES, "N", 0, "calibration windows to use (default: all that the files hold)", 2},
     {"validation-samples", KEY_VALIDATION_SAMPLES, "N", 0, "validation windows to use, 0 = all (default: 64)", 2},
-    {0, 0, 0, 0, "Optimizer of the method discquant:", 3},
+    {0, 0, 0, 0, "Optimizer of the methods discquant and, but for what x alone has, qat:", 3},
     {"steps", KEY_STEPS, "N", 0, "optimizer steps (default: 1024)", 3},
     {"batch-size", KEY_BATCH, "B", 0, "windows per step (default: 8)", 3},
     {"micro-batch", KEY_MICRO_BATCH, "B", 0, "windows per pass, to save memory (default: the batch size)", 3},
     {"lambda", KEY_LAMBDA, "L", 0, "weight of the KL divergence, in units of 1/grid step squared (default: 200)", 3},
     {"clamp", KEY_CLAMP, "C", 0, "limit of each entry of the KL gradient, 0 = none (default: 1)", 3},
-    {"lr", KEY_RATE, "R", 0, "learning rate after warmup; cosine to 0 (default: 0.1)", 3},
+    {"lr", KEY_RATE, "R", 0,
+     "learning rate after warmup; cosine to 0 (default: 0.1; qat: 0.001). search: by short runs on held-out "
+     "calibration "
+     "windows",
+     3},
+    {"objective", KEY_OBJECTIVE, "LIST", 0,
+     "what is made small: kl (default), ground-truth, layer, linear, or a weighted sum such as kl:0.5,layer:0.5", 3},
+    {"direction", KEY_DIRECTION, "NAME", 0,
+     "linear term: closest (towards the original weights, default) or random (uniform in [-1, 1])", 3},
     {"warmup", KEY_WARMUP, "W", 0, "steps of linear warmup (default: an eighth of the steps)", 3},
     {"weight-decay", KEY_DECAY, "D", 0, "of AdamW on x (default: 0)", 3},
     {"finish", KEY_FINISH, "NAME", 0,
@@ -177,6 +196,18 @@ static void finish_settle(struct optimizer_options *o) {
     o->finish.from = (int64_t)ceil(finish_share * (double)o->steps);
 }
 
+static const char *x_option; // one that is for x alone, given
+
+static void finish_method(struct run_settings *s) {
+    struct optimizer_options *o = &s->optimizer;
+    o->latent = s->method->latent;
+    if (o->latent && x_option) args_fail("%s: the method %s has no x", x_option, s->method->name);
+    if (o->latent) o->finish = (struct finish){.kind = FINISH_NEAREST, .from = -1}; // no step is the first of one
+    if (o->rate < 0) o->rate = s->method->rate;
+    if (s->n_second && s->second_share < 0) s->second_share = 0.5;
+    if (!s->n_second && s->second_share >= 0) args_fail("--second-share: give --second-calibration too");
+}
+
 static const char *lora_option; // one that says how, given
 
 static void finish_lora(struct lora_settings *lora) {
@@ -188,6 +219,7 @@ static void finish(struct run_settings *s) {
     if (!s->model) args_fail("--model is missing");
     if (grid_options_complete(&s->grid) != STATUS_OK) args_fail("%s", status_message());
     finish_settle(&s->optimizer);
+    finish_method(s);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
     finish_lora(&s->lora);
     if (s->lora.rank && s->incoherence != ROTATION_NONE)
@@ -264,17 +296,35 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_STEPS: o->steps = args_integer("--steps", arg, 1, many); return 0;
     case KEY_BATCH: o->batch = args_integer("--batch-size", arg, 1, 1 << 20); return 0;
     case KEY_MICRO_BATCH: o->micro_batch = args_integer("--micro-batch", arg, 1, 1 << 20); return 0;
-    case KEY_LAMBDA: o->lambda = args_number("--lambda", arg, 0, 1e12); return 0;
-    case KEY_CLAMP: o->clamp = args_number("--clamp", arg, 0, 1e12); return 0;
-    case KEY_RATE: o->rate = args_number("--lr", arg, 0, 1e6); return 0;
+    case KEY_LAMBDA: o->lambda = args_number(x_option = "--lambda", arg, 0, 1e12); return 0;
+    case KEY_CLAMP: o->clamp = args_number(x_option = "--clamp", arg, 0, 1e12); return 0;
+    case KEY_RATE:
+        s->search = strcmp(arg, "search") == 0;
+        if (!s->search) o->rate = args_number("--lr", arg, 0, 1e6);
+        return 0;
+    case KEY_OBJECTIVE:
+        if (objective_parse(arg, &o->objective) != STATUS_OK) args_fail("%s", status_message());
+        return 0;
+    case KEY_DIRECTION: o->random = args_choice(x_option = "--direction", arg, "closest|random") == 1; return 0;
+    case KEY_SECOND:
+        if (s->n_second == CALIBRATION_FILES_MAX)
+            args_fail("--second-calibration: at most %d files", CALIBRATION_FILES_MAX);
+        s->second[s->n_second++] = arg;
+        return 0;
+    case KEY_SECOND_SHARE: s->second_share = args_number("--second-share", arg, 0, 1); return 0;
     case KEY_WARMUP: o->warmup = args_integer("--warmup", arg, 0, many); return 0;
     case KEY_DECAY: o->decay = args_number("--weight-decay", arg, 0, 1e6); return 0;
-    case KEY_FINISH: o->finish.kind = (enum finish_kind)args_choice("--finish", arg, finish_choice); return 0;
-    case KEY_FINISH_FROM: finish_share = args_number("--finish-from", arg, 0, 1); return 0;
-    case KEY_FINISH_STRENGTH: o->finish.strength = args_number("--finish-strength", arg, 0, 1e6); return 0;
-    case KEY_FINISH_CONCAVE: o->finish.concave = args_number("--finish-concave", arg, 0, 1e6); return 0;
-    case KEY_KEEP_X: s->keep_x = true; return 0;
-    case KEY_INIT: s->init = (enum init)args_choice("--init", arg, "random|original"); return 0;
+    case KEY_FINISH:
+        o->finish.kind = (enum finish_kind)args_choice(x_option = "--finish", arg, finish_choice);
+        return 0;
+    case KEY_FINISH_FROM: finish_share = args_number(x_option = "--finish-from", arg, 0, 1); return 0;
+    case KEY_FINISH_STRENGTH: o->finish.strength = args_number(x_option = "--finish-strength", arg, 0, 1e6); return 0;
+    case KEY_FINISH_CONCAVE: o->finish.concave = args_number(x_option = "--finish-concave", arg, 0, 1e6); return 0;
+    case KEY_KEEP_X:
+        s->keep_x = true;
+        x_option = "--keep-x";
+        return 0;
+    case KEY_INIT: s->init = (enum init)args_choice(x_option = "--init", arg, "random|original"); return 0;
     case KEY_RECOMPUTE: activations = ACTIVATIONS_RECOMPUTED; return 0;
     case KEY_KEEP: activations = ACTIVATIONS_KEPT; return 0;
     case KEY_PRECISION: precision = args_choice("--precision", arg, "fp32|bf16"); return 0;

@@ -10,6 +10,8 @@ struct method {
     const char *name; // of --method
     bool calibrates;  // reads --calibration
     bool optimizes;   // runs a struct optimizer with run_settings.optimizer: part of the memory plan
+    bool latent;      // which holds latent weights
+    double rate;      // its default learning rate
     // Settings of its own that decide the result, so that --resume refuses others; NULL: none.
     void (*describe)(const struct run_settings *settings, struct record *record);
     // x is that of round-to-nearest. Leaves the result in run->rounding, adds figures to run_folder_result(run->folder), keeps
@@ -17,7 +19,7 @@ struct method {
     enum status (*work)(struct run *run);
 };
 
-extern const struct method method_rtn, method_discquant;
+extern const struct method method_rtn, method_discquant, method_qat;
 extern const struct method method_gptq, method_adaround;
 
 extern const struct method *const methods[];

@@ -59,6 +59,10 @@ enum status objective_parse(const char *text, struct objective *out) {
     return STATUS_OK;
 }
 
+bool objective_is_kl(const struct objective *o) {
+    return !(o->truth > 0) && !(o->layer > 0) && !(o->linear > 0) && (o->kl == 1 || !(o->kl > 0));
+}
+
 // The fewest digits that give the number back.
 static int number_text(double value, char *text, size_t size) {
     int n = 0;

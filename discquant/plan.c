@@ -159,7 +159,9 @@ void memory_plan_print(const struct memory_plan *plan, const struct program_comm
         {"activations", plan->activations, o->recompute ? "layers recomputed" : "layers kept"},
         {"  logits", plan->logits, "of these, some rows at a time"},
         {"adapters", plan->adapters, plan->adapters ? "fp32, with gradients and moments" : "none"},
-        {"tables", plan->tables, "positions, tokens, losses"},
+        {"tables", plan->tables,
+         o->objective.layer > 0 || o->objective.linear > 0 ? "positions, tokens, losses, the original model's outputs"
+                                                           : "positions, tokens, losses"},
         {"reserve", plan->reserve, "context and libraries of the device"},
         {"total", memory_plan_total(plan), ""},
     };

@@ -88,6 +88,8 @@ static enum status describe(const struct program_common *common, const struct ru
     if (run_calibrates(s)) {
         record_integer(record, "samples", s->samples);
         TRY(record_digests(record, "calibration", s->calibration, s->n_calibration));
+        if (s->n_second) record_number(record, "second_share", s->second_share);
+        TRY(record_digests(record, "second_calibration", s->second, s->n_second));
     }
     TRY(record_digest(record, "model", s->model));
     TRY(record_digest(record, "validation", s->validation));
@@ -106,12 +108,30 @@ done:
     return status;
 }
 
+// Windows of two texts, mixed.
+static enum status open_mixture(struct run *run) {
+    enum status status = STATUS_OK;
+    const struct run_settings *s = run->settings;
+    int64_t vocab = model_folder_config(run->model->folder)->vocab, seq_len = s->optimizer.seq_len;
+    struct corpus *first = NULL, *second = NULL;
+    TRY(corpus_read(run->model->tokenizer, s->calibration, s->n_calibration, vocab, &first));
+    TRY(corpus_read(run->model->tokenizer, s->second, s->n_second, vocab, &second));
+    TRY(corpus_mix(first, second, s->second_share, seq_len, s->samples, &run->calibration));
+    TRY(corpus_windows(run->calibration, seq_len, &run->calibration_windows));
+done:
+    corpus_free(first);
+    corpus_free(second);
+    return status;
+}
+
 static enum status open_corpora(struct run *run) {
     enum status status = STATUS_OK;
     const struct run_settings *s = run->settings;
     TRY(transformer_prepare(run->model->transformer, s->optimizer.seq_len));
     TRY(open_corpus(run, &s->validation, 1, s->validation_samples, &run->validation, &run->validation_windows));
-    if (run_calibrates(s))
+    if (run_calibrates(s) && s->n_second)
+        TRY(open_mixture(run));
+    else if (run_calibrates(s))
         TRY(open_corpus(run, s->calibration, s->n_calibration, s->samples, &run->calibration,
                         &run->calibration_windows));
 done:
@@ -132,6 +152,10 @@ static enum status summarize(struct run *run, const struct quality *nearest) {
     record_integer(result, "weights_fixed", run->rounding->fixed);
     record_number(result, "delta2", run->rounding->step2);
     record_integer(result, "validation_windows", run->validation_windows);
+    if (run->calibration) record_integer(result, "calibration_windows", run->calibration_windows);
+    if (s->n_second)
+        record_integer(result, "second_windows",
+                       (int64_t)floor(s->second_share * (double)run->calibration_windows + 0.5));
     record_number(result, "kl", rounded.kl);
     record_number(result, "kl_se", rounded.kl_se);
     record_number(result, "perplexity", rounded.perplexity);

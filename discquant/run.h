@@ -42,11 +42,15 @@ struct run_settings {
     const char *model;
     const char *calibration[CALIBRATION_FILES_MAX];
     int n_calibration;
+    const char *second[CALIBRATION_FILES_MAX]; // a second text, from which second_share of the calibration windows come
+    int n_second;
+    double second_share;
     const char *validation;
     const struct method *method;
     struct grid_options grid;       // complete: no defaults are left to take
     enum rotation_kind incoherence; // coordinates that weights are rounded in
     enum init init;
+    bool search;                        // for the learning rate (discquant/rate_search.h)
     bool keep_x;                        // write x as it was when the finish began
     enum dtype precision;               // of weights and activations: F32 or BF16
     enum dtype state;                   // of x and the moments: F32 or BF16

@@ -201,6 +201,68 @@ static void every_finish_resumes_to_the_same_bits(void **state) {
     files_remove(in.folder);
 }
 
+// Latent weights, a learning rate that is searched, other objectives and mixed texts.
+static void variants_of_the_optimizer_resume_to_the_same_bits(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    const char *const variants[][5] = {
+        {"--method=qat", "--lr=search", NULL},
+        {"--objective=kl:0.5,layer:0.25,linear:0.25,ground-truth:0.1", "--direction=random", NULL},
+        {"--second-calibration", in.valid, "--second-share=0.4", NULL}};
+    for (int i = 0; i < 3; i++) {
+        always = variants[i];
+        check_done(run(&in, "whole", "--force"));
+        unsigned most = 60000;
+        run_and_kill(&in, "killed", "--force", 0);
+        for (uint64_t k = 0; k < 4; k++, most += most / 2)
+            run_and_kill(&in, "killed", how(&in, "killed"),
+                         1 + rng_bits((struct rng){.seed = 10, .stream = RNG_TEST}, k) % most);
+        check_done(run(&in, "killed", how(&in, "killed")));
+        char *metrics_a = metrics_of(&in, "whole"), *metrics_b = metrics_of(&in, "killed");
+        check_same_model(&in, "whole", "killed");
+        assert_string_equal(metrics_a, metrics_b);
+        assert_true(result_number(&in, "whole", "kl") == result_number(&in, "killed", "kl"));
+        assert_true(result_number(&in, "whole", "lr") == result_number(&in, "killed", "lr"));
+        if (i == 0) assert_non_null(strstr(metrics_a, "lr_search"));
+        if (i == 0) assert_true(result_number(&in, "whole", "kl") < result_number(&in, "whole", "kl_rtn"));
+        if (i == 1) assert_non_null(strstr(metrics_a, "objective_calibration"));
+        if (i == 2) assert_true(result_number(&in, "whole", "second_windows") == 3); // of 7
+        free(metrics_a);
+        free(metrics_b);
+    }
+    always = nothing;
+    files_remove(in.folder);
+}
+
+static void options_of_variants_are_checked(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    static const struct {
+        const char *first, *second, *names;
+    } bad[] = {{"--objective=kl:0.5,lyer:0.5", NULL, "--objective"},
+               {"--objective=kl:-1", NULL, "--objective"},
+               {"--direction=away", NULL, "--direction"},
+               {"--second-share=0.5", NULL, "--second-calibration"},
+               {"--second-share=1.5", NULL, "--second-share"},
+               {"--method=qat", "--direction=random", "--direction"},
+               {"--method=qat", "--lambda=100", "--lambda"},
+               {"--method=qat", "--finish=freeze", "--finish"},
+               {"--method=qat", "--keep-x", "--keep-x"},
+               {"--lr=fast", NULL, "--lr"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        always = (const char *const[]){bad[i].first, bad[i].second, NULL};
+        process_check_error(run(&in, "a", NULL), 2, bad[i].names);
+    }
+    always = (const char *const[]){"--lr=search", "--samples=1", NULL};
+    process_check_error(run(&in, "a", "--force"), 1, "--lr search");
+    always = (const char *const[]){"--second-calibration=/no/such/file", NULL};
+    process_check_error(run(&in, "a", "--force"), 1, "/no/such/file");
+    always = nothing;
+    files_remove(in.folder);
+}
+
 // x of another run does not stay behind in a folder that is used again; what a finish cannot do is refused.
 static void options_of_finishes_are_checked(void **state) {
     (void)state;
@@ -302,7 +364,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_run_resumes_to_the_same_bits),
         cmocka_unit_test(every_finish_resumes_to_the_same_bits),
+        cmocka_unit_test(variants_of_the_optimizer_resume_to_the_same_bits),
         cmocka_unit_test(options_of_finishes_are_checked),
+        cmocka_unit_test(options_of_variants_are_checked),
         cmocka_unit_test(a_full_disk_loses_nothing_that_was_complete),
         cmocka_unit_test(other_settings_are_not_resumed),
         cmocka_unit_test(reading_the_saved_model_gives_the_same_measures),

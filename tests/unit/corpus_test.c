@@ -132,10 +132,60 @@ static void the_program_prints_ids_and_text(void **state) {
     files_remove(folder);
 }
 
+// Windows of two letters: those of the second text stand at even distances, round(share N) of them.
+static void two_texts_are_mixed_by_windows(void **state) {
+    (void)state;
+    static const struct {
+        double share;
+        int64_t most;
+    } cases[] = {{0, 0}, {1, 0}, {0.5, 0}, {0.25, 0}, {0.25, 4}, {0.1, 0}, {0.5, 1}, {0.5, 2}};
+    char *folder = files_folder();
+    struct tokenizer *t = letters_tokenizer();
+    const char *a = put(folder, "a.jsonl", ""), *b = put(folder, "b.txt", "bbbbb");
+    struct corpus *first = NULL, *second = NULL;
+    files_put(a, "{\"text\": \"aaaaaaaaaaa\"}\n", strlen("{\"text\": \"aaaaaaaaaaa\"}\n"));
+    check_ok(corpus_read(t, &a, 1, 0, &first));
+    check_ok(corpus_read(t, &b, 1, 0, &second));
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct corpus *mixed = NULL;
+        int64_t n = 0, n_second = 0, at[2] = {0, 0};
+        check_ok(corpus_mix(first, second, cases[k].share, 2, cases[k].most, &mixed));
+        check_ok(corpus_windows(mixed, 2, &n));
+        for (int64_t i = 0; i < n; i++) {
+            const int32_t *window = corpus_window(mixed, 2, i);
+            bool is_second = window[1] == 1;
+            const int32_t *from = corpus_window(is_second ? second : first, 2, at[is_second]++);
+            assert_memory_equal(window, from, 2 * sizeof *from);
+            n_second += is_second;
+        }
+        int64_t most = cases[k].most ? cases[k].most : INT64_MAX;
+        print_message("share %g, most %lld: %lld windows, %lld of the second\n", cases[k].share,
+                      (long long)cases[k].most, (long long)n, (long long)n_second);
+        assert_int_equal(n_second, (int64_t)floor(cases[k].share * (double)n + 0.5));
+        // One more window would be one too many for a text.
+        int64_t more = (int64_t)floor(cases[k].share * (double)(n + 1) + 0.5);
+        assert_true(n == most || more > 3 || n + 1 - more > 6);
+        assert_true(n <= most && n_second <= 3 && n - n_second <= 6);
+        // Evenly: of any first windows the share is right within one.
+        for (int64_t i = 0, seen = 0; i < n; i++) {
+            seen += corpus_window(mixed, 2, i)[1] == 1;
+            assert_true(fabs((double)seen - cases[k].share * (double)(i + 1)) < 1);
+        }
+        corpus_free(mixed);
+    }
+    struct corpus *none = NULL;
+    check_fails(corpus_mix(first, second, 0.5, 7, 0, &none), STATUS_INVALID);
+    corpus_free(first);
+    corpus_free(second);
+    tokenizer_free(t);
+    files_remove(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_has_one_bos_and_whole_windows),
         cmocka_unit_test(no_window_crosses_into_the_next_file),
+        cmocka_unit_test(two_texts_are_mixed_by_windows),
         cmocka_unit_test(json_lines_are_documents_in_a_row),
         cmocka_unit_test(stories_have_the_known_number_of_windows),
         cmocka_unit_test(the_program_prints_ids_and_text),
