@@ -255,8 +255,8 @@ static void options_of_variants_are_checked(void **state) {
         always = (const char *const[]){bad[i].first, bad[i].second, NULL};
         process_check_error(run(&in, "a", NULL), 2, bad[i].names);
     }
-    always = (const char *const[]){"--lr=search", "--samples=1", NULL};
-    process_check_error(run(&in, "a", "--force"), 1, "--lr search");
+    always = (const char *const[]){"--lr=search", "--force", NULL};
+    process_check_error(run(&in, "a", "--samples=1"), 1, "--lr search");
     always = (const char *const[]){"--second-calibration=/no/such/file", NULL};
     process_check_error(run(&in, "a", "--force"), 1, "/no/such/file");
     always = nothing;
