@@ -215,7 +215,7 @@ enum status optimizer_step(struct optimizer *self, const int32_t *tokens, double
     }
     if (!is_one_pass(self)) TRY(update(self));
     self->done++;
-    TRY(finish_freeze(&o->finish, self->rounding, self->v, self->done, o->steps));
+    if (!o->latent) TRY(finish_freeze(&o->finish, self->rounding, self->v, self->done, o->steps));
     *kl = sums.kl / (double)(o->batch * o->seq_len);
     self->objective = a->kl * *kl + a->truth * sums.cross_entropy / (double)(o->batch * (o->seq_len - 1)) +
                       (a->layer * sums.layers + a->linear * sums.matrices) / (double)o->batch;
