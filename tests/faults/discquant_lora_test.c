@@ -117,14 +117,15 @@ static int64_t lines_of(const struct inputs *in, const char *run_name) {
     return n;
 }
 
-// Round-to-nearest leaves no state of its own: the first one is of the adapters. DiscQuant's run is killed when the rounded model is
-// there, which may be before or behind the first state of the adapters.
+// Round-to-nearest leaves no state of its own: the first one is of the adapters. The others, GPTQ with latent weights, are killed when the
+// rounded model is there, which may be before or behind the first state of the adapters.
 static void a_run_killed_among_the_adapters_ends_with_the_same_bits(void **state) {
     (void)state;
     struct inputs in;
     inputs_open(&in);
-    static const char *const methods[] = {"rtn", "discquant"}, *const marks[] = {"checkpoint", "model"};
-    for (int k = 0; k < 2; k++) {
+    static const char *const methods[] = {"rtn", "discquant", "gptq"}, *const marks[] = {"checkpoint", "model",
+                                                                                         "model"};
+    for (int k = 0; k < 3; k++) {
         const char *args[48];
         char *mark = mem_format("%s/killed-%s/%s", in.folder, methods[k], marks[k]);
         char *whole = mem_format("whole-%s", methods[k]), *killed = mem_format("killed-%s", methods[k]);
