@@ -111,7 +111,7 @@ enum status model_save_unrotated(const struct model *model, const struct roundin
 
 static enum status put_merged(void *self, const char *name, int64_t rows, int64_t cols, float *data) {
     const struct saving *saving = self;
-    enum status status = put_rounded(self, name, rows, cols, data);
+    enum status status = (saving->model->incoherence ? put_unrotated : put_rounded)(self, name, rows, cols, data);
     if (status == STATUS_OK) status = lora_merge(saving->lora, transformer_weight(saving->rounding->model, name), data);
     return status;
 }

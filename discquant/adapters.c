@@ -37,6 +37,9 @@ enum status adapters_attach(const struct run_settings *s, struct transformer *mo
     enum status status = STATUS_OK;
     struct lora *lora = NULL;
     char *why = NULL;
+    if (s->lora.merge && model->config.rotation != ROTATION_NONE)
+        TRY(status_set(STATUS_UNSUPPORTED,
+                       "--lora-merge: %s holds rotated weights; start from the model it was made of", s->model));
     TRY(lora_new(model, s->lora.rank, s->lora.alpha, &lora));
     status = lora_add_named(lora, s->lora.targets);
     if (status == STATUS_INVALID) {
@@ -225,7 +228,8 @@ done:
 static enum status save(const struct run *run) {
     enum status status = STATUS_OK;
     const struct model *model = run->model;
-    char *base = run_folder_file(run->folder, "model"), *adapter = run_folder_file(run->folder, "adapter");
+    const char *plain = run->settings->incoherence == ROTATION_NONE ? "model" : "model-hf";
+    char *base = run_folder_file(run->folder, plain), *adapter = run_folder_file(run->folder, "adapter");
     char *merged = run_folder_file(run->folder, "merged");
     TRY(adapter_save(model->lora, base, adapter));
     if (run->settings->lora.merge) TRY(model_save_merged(model, run->rounding, model->lora, merged));

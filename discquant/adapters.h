@@ -1,6 +1,6 @@
 // The phase of a run that trains low-rank adapters on the rounded model (discquant/adapter_trainer.h) and saves them:
 //
-//   OUT/adapter/       PEFT's layout, on OUT/model
+//   OUT/adapter/       PEFT's layout, on OUT/model; with --incoherence on OUT/model-hf too
 //   OUT/merged/        with --lora-merge: the rounded model with the adapters added in; its matrices are off the grid
 //   OUT/result.json    + lora_rank, lora_alpha, lora_steps, lora_parameters, kl_lora, kl_lora_se, perplexity_lora, top1_agreement_lora
 //   OUT/metrics.jsonl  + lines with "phase": "lora": step, learning_rate, kl_calibration, kl, perplexity, seconds
@@ -14,7 +14,8 @@
 // What decides the result, into the settings of the run folder.
 void adapters_describe(const struct run_settings *settings, struct record *record);
 
-// Adapters as the settings want them, without values. STATUS_INVALID where --lora-targets names none of the model's matrices.
+// Adapters as the settings want them, without values. STATUS_INVALID where --lora-targets names none of the model's matrices, STATUS_UNSUPPORTED
+// for --lora-merge on a folder of rotated weights.
 enum status adapters_attach(const struct run_settings *settings, struct transformer *model, struct lora **out);
 
 // The options that a run with these settings trains adapters with.

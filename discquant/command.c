@@ -222,8 +222,6 @@ static void finish(struct run_settings *s) {
     finish_method(s);
     if (s->optimizer.warmup < 0) s->optimizer.warmup = s->optimizer.steps / 8;
     finish_lora(&s->lora);
-    if (s->lora.rank && s->incoherence != ROTATION_NONE)
-        args_fail("--lora-rank: adapters of rotated weights are none that PEFT knows; leave out --incoherence");
     if (s->plan) return;
     if (!s->validation) args_fail("--validation is missing");
     if (run_calibrates(s) && !s->n_calibration) args_fail("--calibration is missing");

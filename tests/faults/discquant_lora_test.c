@@ -178,6 +178,31 @@ static void what_is_saved_gives_the_measures_of_the_run(void **state) {
     files_remove(in.folder);
 }
 
+// An adapter is on the layer's function, so it goes with the rotated folder, with the plain one and into the merged one alike.
+static void rotated_weights_take_adapters_too(void **state) {
+    (void)state;
+    struct inputs in;
+    inputs_open(&in);
+    check_done(run(&in, "run", MORE("--lora-merge", "--method=rtn", "--incoherence=hadamard-blocks")));
+    json_t *result = result_of(&in, "run");
+    static const char *const folders[] = {"model", "model-hf", "merged"};
+    char *adapter = mem_format("%s/run/adapter", in.folder);
+    assert_true(number(result, "kl_lora") < number(result, "kl"));
+    for (int k = 0; k < 3; k++) {
+        char *model = mem_format("%s/run/%s", in.folder, folders[k]);
+        json_t *seen = eval(&in, model, k < 2 ? adapter : NULL);
+        check_near(number(seen, "kl"), number(result, "kl_lora"), 1e-4, 0);
+        json_decref(seen);
+        free(model);
+    }
+    process_check_error(
+        run(&in, "again", MORE("--lora-merge", "--method=rtn", "--model", files_path(in.folder, "run/model"))), 1,
+        "--lora-merge");
+    json_decref(result);
+    free(adapter);
+    files_remove(in.folder);
+}
+
 static void command_lines_without_sense_are_refused(void **state) {
     (void)state;
     struct inputs in;
@@ -218,6 +243,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_killed_among_the_adapters_ends_with_the_same_bits),
         cmocka_unit_test(what_is_saved_gives_the_measures_of_the_run),
+        cmocka_unit_test(rotated_weights_take_adapters_too),
         cmocka_unit_test(command_lines_without_sense_are_refused),
         cmocka_unit_test(other_adapters_are_not_resumed),
     };
