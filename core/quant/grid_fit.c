@@ -104,13 +104,23 @@ static double uniform_error(const struct grid *grid, const float *w, int64_t n, 
     return sum;
 }
 
+enum { STRIP = 64 };
+
+// Levels outside, weights inside: the inner loop has no sum and vectorizes.
 static double codebook_error(const struct grid *grid, const float *w, int64_t n, struct affine map) {
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float least = INFINITY;
-        for (int k = 0; k < grid->n_levels; k++)
-            least = fminf(least, fabsf(w[i] - grid_value(grid, k, map.scale, map.offset)));
-        sum += (double)least * (double)least;
+    for (int64_t first = 0; first < n; first += STRIP) {
+        float least[STRIP];
+        int64_t m = n - first < STRIP ? n - first : STRIP;
+        for (int64_t i = 0; i < m; i++) least[i] = INFINITY;
+        for (int k = 0; k < grid->n_levels; k++) {
+            float value = grid_value(grid, k, map.scale, map.offset);
+            for (int64_t i = 0; i < m; i++) {
+                float error = fabsf(w[first + i] - value);
+                least[i] = error < least[i] ? error : least[i];
+            }
+        }
+        for (int64_t i = 0; i < m; i++) sum += (double)least[i] * (double)least[i];
     }
     return sum;
 }
