@@ -23,6 +23,7 @@ static struct run_settings settings = {
     .checkpoint_every = 64,
     .checkpoint_layers = 4,
     .feedback = {.damping = 0.01, .ordered = true},
+    .block = {.steps = 200},
     .soft = {.steps = 1000, .rate = 0.01, .strength = 30},
 };
 
@@ -80,13 +81,23 @@ enum {
 };
 
 // Of methods that go layer by layer.
-enum { KEY_DAMPING = 0x200, KEY_CHECKPOINT_LAYERS, KEY_COLUMN_ORDER, KEY_SOFT_STEPS, KEY_SOFT_RATE, KEY_SOFT_STRENGTH };
+enum {
+    KEY_DAMPING = 0x200,
+    KEY_CHECKPOINT_LAYERS,
+    KEY_COLUMN_ORDER,
+    KEY_SOFT_STEPS,
+    KEY_SOFT_RATE,
+    KEY_SOFT_STRENGTH,
+    KEY_BLOCK_STEPS,
+    KEY_BLOCK_RATE
+};
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "What is rounded and how:", 1},
     {"model", 'm', "DIR", 0, "Hugging Face model folder", 1},
     {"method", KEY_METHOD, "NAME", 0,
-     "rtn (round to nearest), discquant (default), gptq, adaround or qat (latent weights trained straight through the "
+     "rtn (round to nearest), discquant (default), gptq, adaround, signround or qat (latent weights trained straight "
+     "through the "
      "rounding)",
      1},
     {"grid", KEY_GRID, "NAME", 0,
@@ -158,7 +169,7 @@ static const struct argp_option options[] = {
      "matrices that get one, by the ends of their names: \"q_proj,v_proj\" (default: all that are rounded)", 6},
     {"lora-merge", KEY_LORA_MERGE, 0, 0,
      "write OUT/merged too: the rounded model plus adapters, whose matrices are no longer on the grid", 6},
-    {0, 0, 0, 0, "Methods gptq and adaround:", 4},
+    {0, 0, 0, 0, "Methods gptq, adaround and signround, which go layer by layer:", 4},
     {"damping", KEY_DAMPING, "D", 0,
      "gptq: share of the mean of the Hessian's diagonal that is added to it; raised tenfold where that does not do "
      "(default: 0.01)",
@@ -169,6 +180,9 @@ static const struct argp_option options[] = {
     {"adaround-lr", KEY_SOFT_RATE, "R", 0, "its learning rate (default: 0.01)", 4},
     {"adaround-strength", KEY_SOFT_STRENGTH, "S", 0,
      "of the term that drives weights to their neighbours, relative to the error of round-to-nearest (default: 30)", 4},
+    {"signround-steps", KEY_BLOCK_STEPS, "N", 0, "steps for each layer, of --batch-size windows (default: 200)", 4},
+    {"signround-lr", KEY_BLOCK_RATE, "R", 0,
+     "size of the first step, in steps of the grid; falls linearly to 0 (default: 1 / steps)", 4},
     {0, 0, 0, 0, "Memory:", 5},
     {"precision", KEY_PRECISION, "fp32|bf16", 0, "of weights and activations (default: fp32 on cpu, bf16 on cuda)", 5},
     {"state-precision", KEY_STATE_PRECISION, "fp32|bf16", 0,
@@ -253,6 +267,8 @@ static error_t parse_layerwise(struct run_settings *s, int key, const char *arg)
     case KEY_COLUMN_ORDER:
         s->feedback.ordered = args_choice("--column-order", arg, "activation|natural") == 0;
         return 0;
+    case KEY_BLOCK_STEPS: s->block.steps = args_integer("--signround-steps", arg, 1, INT64_C(1) << 40); return 0;
+    case KEY_BLOCK_RATE: s->block.rate = args_number("--signround-lr", arg, 1e-12, 1); return 0;
     case KEY_SOFT_STEPS: s->soft.steps = args_integer("--adaround-steps", arg, 1, INT64_C(1) << 40); return 0;
     case KEY_SOFT_RATE: s->soft.rate = args_number("--adaround-lr", arg, 0, 1e6); return 0;
     case KEY_SOFT_STRENGTH: s->soft.strength = args_number("--adaround-strength", arg, 0, 1e6); return 0;

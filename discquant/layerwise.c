@@ -4,8 +4,8 @@
 #include "core/base/mem.h"
 #include "core/base/progress.h"
 #include "core/nn/stream.h"
+#include "discquant/layers_done.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -141,33 +141,17 @@ done:
 
 // ---- state of an interrupted run ----
 
-// The matrices of layers before `end`, in the order of the network; NULL at the end.
-static struct weight *next_matrix(struct transformer *model, int64_t end, int64_t *i) {
-    const struct weight *stop = end < model->config.layers ? model->layers[end].attention_norm : model->final_norm;
-    while (&model->weights[*i] < stop) {
-        struct weight *weight = &model->weights[(*i)++];
-        if (weight->is_linear) return weight;
-    }
-    return NULL;
-}
-
 static enum status save_state(struct layerwise *self) {
     enum status status = STATUS_OK;
-    struct transformer *model = self->run->model->transformer;
     struct checkpoint *state = checkpoint_new();
-    int64_t i = 0, bytes = self->fallbacks ? (int64_t)strlen(self->fallbacks) : 0;
-    char name[32];
-    checkpoint_add_integer(state, "layers", self->stream->layer);
+    int64_t bytes = self->fallbacks ? (int64_t)strlen(self->fallbacks) : 0;
     checkpoint_add_integer(state, "matrices", self->matrices);
     checkpoint_add_number(state, "error", self->totals.error);
     checkpoint_add_integer(state, "dead", self->totals.dead);
     checkpoint_add_integer(state, "fallbacks", self->totals.fallbacks);
     checkpoint_add_integer(state, "fallback_bytes", bytes);
     checkpoint_add_bytes(state, "fallback_layers", self->fallbacks ? self->fallbacks : "", bytes);
-    for (struct weight *w; (w = next_matrix(model, self->stream->layer, &i));) {
-        snprintf(name, sizeof name, "x.%lld", (long long)w->index);
-        TRY(checkpoint_add_view(state, name, model->backend, w->x));
-    }
+    TRY(layers_done_save(self->run->model->transformer, self->stream->layer, state));
     TRY(run_folder_checkpoint_save(self->run->folder, state));
 done:
     checkpoint_free(state);
@@ -176,13 +160,10 @@ done:
 
 static enum status load_state(struct layerwise *self) {
     enum status status = STATUS_OK;
-    struct transformer *model = self->run->model->transformer;
     struct checkpoint *state = NULL;
-    int64_t layers = 0, i = 0, bytes = 0;
-    char name[32];
+    int64_t layers = 0, bytes = 0;
     TRY(run_folder_checkpoint_load(self->run->folder, &state));
     if (!state) goto done;
-    TRY(checkpoint_integer(state, "layers", 0, model->config.layers, &layers));
     TRY(checkpoint_integer(state, "matrices", 0, INT64_MAX, &self->matrices));
     TRY(checkpoint_number(state, "error", &self->totals.error));
     TRY(checkpoint_integer(state, "dead", 0, INT64_MAX, &self->totals.dead));
@@ -192,11 +173,7 @@ static enum status load_state(struct layerwise *self) {
         self->fallbacks = mem_new((size_t)bytes + 1, 1);
         TRY(checkpoint_bytes(state, "fallback_layers", self->fallbacks, bytes));
     }
-    for (struct weight *w; (w = next_matrix(model, layers, &i));) {
-        snprintf(name, sizeof name, "x.%lld", (long long)w->index);
-        TRY(checkpoint_view(state, name, model->backend, w->x));
-        w->form = self->solver->form;
-    }
+    TRY(layers_done_load(self->run->model->transformer, state, self->solver->form, &layers));
     while (self->stream->layer < layers) TRY(stream_layer(self->stream));
 done:
     checkpoint_free(state);
@@ -205,18 +182,13 @@ done:
 
 // ---- the run ----
 
-// The windows lie file behind file, with tails between them that belong to none.
 static enum status start(struct layerwise *self) {
     enum status status = STATUS_OK;
     const struct run *run = self->run;
-    int64_t seq_len = run->settings->optimizer.seq_len, windows = run->calibration_windows;
-    void *tokens = NULL;
-    TRY(stream_new(run->model->transformer, run->model->step,
-                   &(struct stream_options){.windows = windows, .seq_len = seq_len}, &self->stream));
-    TRY(mem_buffer_new(windows * seq_len * (int64_t)sizeof(int32_t), "tokens of the calibration windows", &tokens));
-    for (int64_t i = 0; i < windows; i++)
-        memcpy((int32_t *)tokens + i * seq_len, corpus_window(run->calibration, seq_len, i),
-               (size_t)seq_len * sizeof(int32_t));
+    struct stream_options options = {.windows = run->calibration_windows, .seq_len = run->settings->optimizer.seq_len};
+    int32_t *tokens = NULL;
+    TRY(stream_new(run->model->transformer, run->model->step, &options, &self->stream));
+    TRY(layers_done_tokens(run, &tokens));
     TRY(stream_start(self->stream, tokens));
     TRY(load_state(self));
 done:
@@ -235,7 +207,7 @@ static void summarize(const struct layerwise *self) {
 
 static int64_t count_matrices(struct transformer *model) {
     int64_t i = 0, n = 0;
-    while (next_matrix(model, model->config.layers, &i)) n++;
+    while (layers_done_next(model, model->config.layers, &i)) n++;
     return n;
 }
 

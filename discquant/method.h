@@ -20,7 +20,7 @@ struct method {
 };
 
 extern const struct method method_rtn, method_discquant, method_qat;
-extern const struct method method_gptq, method_adaround;
+extern const struct method method_gptq, method_adaround, method_signround;
 
 extern const struct method *const methods[];
 extern const char method_names[]; // of all, for args_choice

@@ -18,6 +18,7 @@
 #include "data/export.h"
 #include "data/model.h"
 #include "data/program.h"
+#include "discquant/block_rounding.h"
 #include "discquant/feedback.h"
 #include "discquant/optimizer.h"
 #include "discquant/soft_rounding.h"
@@ -64,6 +65,7 @@ struct run_settings {
     int64_t checkpoint_layers;              // layers between states, of methods that go layer by layer
     struct feedback_options feedback;       // of gptq
     struct soft_rounding_options soft;      // of adaround
+    struct block_rounding_options block;    // of signround; its batch is the optimizer\'s
 };
 
 // A run as its method sees it.

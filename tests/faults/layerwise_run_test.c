@@ -37,6 +37,8 @@ static void arguments(const struct inputs *in, const char *name, const char *met
                            "2",
                            "--adaround-steps",
                            "30",
+                           "--signround-steps",
+                           "6",
                            "--checkpoint-layers",
                            "1",
                            "--quiet",
@@ -115,7 +117,7 @@ static void check_same_run(const struct inputs *in, const char *a, const char *b
 // Killed once at its first state, with what it had written by then.
 static void a_killed_run_resumes_to_the_same_bits(void **state) {
     (void)state;
-    static const char *const methods[] = {"gptq", "adaround"};
+    static const char *const methods[] = {"gptq", "adaround", "signround"};
     struct inputs in;
     inputs_open(&in);
     for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {

@@ -8,6 +8,8 @@
 #include "core/nn/evaluate.h"
 #include "core/nn/incoherence.h"
 #include "core/nn/random_source.h"
+#include "core/nn/stream.h"
+#include "discquant/block_rounding.h"
 #include "discquant/layerwise.h"
 
 enum { VOCAB = 37, WINDOWS = 12, SEQ_LEN = 16, TOKENS = WINDOWS * SEQ_LEN };
@@ -56,7 +58,8 @@ static void setting_open(struct setting *s, const struct grid_options *grid_opti
     for (int i = 0; i < TOKENS; i++)
         s->tokens[i] = (int32_t)(rng_bits((struct rng){.seed = 8, .stream = RNG_TEST}, (uint64_t)i) % VOCAB);
     s->corpus = (struct corpus){.tokens = s->tokens, .n_tokens = TOKENS, .ends = s->ends, .n_files = 1};
-    s->settings = (struct run_settings){.optimizer.seq_len = SEQ_LEN,
+    s->settings = (struct run_settings){.optimizer = {.seq_len = SEQ_LEN, .batch = WINDOWS},
+                                        .block = {.steps = 40},
                                         .checkpoint_layers = 4,
                                         .feedback = {.damping = 0.01, .ordered = true},
                                         .soft = {.steps = 200, .rate = 0.03, .strength = 30}};
@@ -184,7 +187,7 @@ static double result_number(struct setting *s, const char *key) {
 }
 
 // Codes and scales of the result give back its values, whatever the grid.
-static void check_on_grid(struct setting *s) {
+static void check_on_grid(struct setting *s, bool between) {
     for (int64_t i = 0; i < s->model.transformer->n_weights; i++) {
         const struct weight *w = &s->model.transformer->weights[i];
         if (!w->is_linear) continue;
@@ -192,39 +195,41 @@ static void check_on_grid(struct setting *s) {
         float *values = mem_new((size_t)n, sizeof *values), *x = w->x.data;
         check_ok(rounding_values(s->rounding, w, values));
         for (int64_t k = 0; k < n && s->rounding->form == WEIGHT_STRAIGHT; k++) assert_true(values[k] == x[k]);
-        for (int64_t k = 0; k < n && s->rounding->form == WEIGHT_ROUNDED; k++) assert_true(x[k] == 0 || x[k] == 1);
+        for (int64_t k = 0; k < n && s->rounding->form == WEIGHT_ROUNDED; k++)
+            assert_true(between ? x[k] >= 0 && x[k] <= 1 : x[k] == 0 || x[k] == 1);
         free(values);
     }
 }
 
-static void both_methods_are_nearer_than_nearest_on_every_grid(void **state) {
+enum { METHODS = 3 };
+static const struct method *const all[METHODS] = {&method_gptq, &method_adaround, &method_signround};
+
+static void all_methods_are_nearer_than_nearest_on_every_grid(void **state) {
     (void)state;
-    const struct method *const both[] = {&method_gptq, &method_adaround};
     for (size_t g = 0; g < sizeof grids / sizeof *grids; g++)
-        for (int m = 0; m < 2; m++) {
+        for (int m = 0; m < METHODS; m++) {
             struct setting s;
             setting_open(&s, &grids[g], false);
             double nearest = divergence(&s, WEIGHT_ROUNDED);
-            check_ok(both[m]->work(&s.run));
-            assert_int_equal(s.rounding->form, m ? WEIGHT_ROUNDED : WEIGHT_STRAIGHT);
-            check_on_grid(&s);
+            check_ok(all[m]->work(&s.run));
+            assert_int_equal(s.rounding->form, m > 0 ? WEIGHT_ROUNDED : WEIGHT_STRAIGHT);
+            check_on_grid(&s, m == 2);
             assert_true(divergence(&s, s.rounding->form) < 0.85 * nearest);
             assert_true(result_number(&s, "output_error") > 0);
-            assert_true(result_number(&s, "fallbacks") == 0);
+            assert_true(m == 2 || result_number(&s, "fallbacks") == 0);
             setting_close(&s);
         }
 }
 
 static void any_number_of_threads_leaves_the_same_bits(void **state) {
     (void)state;
-    const struct method *const both[] = {&method_gptq, &method_adaround};
     const int threads[] = {1, 3};
-    for (int m = 0; m < 2; m++) {
+    for (int m = 0; m < METHODS; m++) {
         struct setting s[2];
         for (int k = 0; k < 2; k++) {
             threads_set(threads[k]);
             setting_open(&s[k], &grids[1], false);
-            check_ok(both[m]->work(&s[k].run));
+            check_ok(all[m]->work(&s[k].run));
         }
         for (int64_t i = 0; i < s[0].model.transformer->n_weights; i++) {
             struct view a = s[0].model.transformer->weights[i].x, b = s[1].model.transformer->weights[i].x;
@@ -255,14 +260,13 @@ static void damping_that_had_to_grow_is_in_the_result(void **state) {
 
 static void inputs_that_are_not_finite_name_their_layer(void **state) {
     (void)state;
-    const struct method *const both[] = {&method_gptq, &method_adaround};
-    for (int m = 0; m < 2; m++) {
+    for (int m = 0; m < METHODS; m++) {
         struct setting s;
         setting_open(&s, &grids[0], false);
         const struct layer *layer = &s.model.transformer->layers[1];
         for (int64_t c = 0; c < config.hidden; c++) view_f32(layer->mlp_norm->stored, 0)[c] = 1e30f;
-        check_fails(both[m]->work(&s.run), STATUS_INVALID);
-        assert_non_null(strstr(status_message(), "model.layers.1.mlp.gate_proj.weight"));
+        check_fails(all[m]->work(&s.run), STATUS_INVALID);
+        assert_non_null(strstr(status_message(), m < 2 ? "model.layers.1.mlp.gate_proj.weight" : "layer 1:"));
         for (int64_t i = 0; i < s.model.transformer->n_weights; i++) {
             assert_null(s.model.transformer->weights[i].tap);
             assert_int_equal(s.model.transformer->weights[i].form, WEIGHT_STORED);
@@ -271,17 +275,126 @@ static void inputs_that_are_not_finite_name_their_layer(void **state) {
     }
 }
 
+// ---- signed gradients ----
+
+struct block {
+    struct setting s;
+    struct stream *inputs, *targets;
+};
+
+static void block_open(struct block *b) {
+    struct stream_options options = {.windows = WINDOWS, .seq_len = SEQ_LEN, .batch = WINDOWS};
+    setting_open(&b->s, &grids[0], false);
+    struct transformer *model = b->s.model.transformer;
+    check_ok(stream_new(model, b->s.model.step, &options, &b->inputs));
+    check_ok(stream_new(model, b->s.model.step, &options, &b->targets));
+    check_ok(stream_start(b->inputs, b->s.tokens));
+    check_ok(stream_start(b->targets, b->s.tokens));
+    check_ok(stream_layer(b->targets));
+}
+
+static void block_close(struct block *b) {
+    stream_free(b->inputs);
+    stream_free(b->targets);
+    setting_close(&b->s);
+}
+
+static enum status copy_take(struct input_tap *tap, struct step *step, const struct weight *weight, struct view x) {
+    (void)step;
+    struct copy_tap {
+        struct input_tap tap;
+        float *to;
+    } *self = (struct copy_tap *)tap;
+    memcpy(self->to, x.data, (size_t)(x.rows * weight->cols) * sizeof(float));
+    return STATUS_OK;
+}
+
+// For the last matrix, y = middle + h W^T, the gradient is (y - target)^T h times the gap.
+static void a_step_goes_against_the_sign_of_the_gradient(void **state) {
+    (void)state;
+    struct block b;
+    struct block_rounding_result result;
+    block_open(&b);
+    struct transformer *model = b.s.model.transformer;
+    struct weight *down = model->layers[0].down;
+    int64_t n = down->rows * down->cols, moved = 0;
+    float *h = mem_new((size_t)(TOKENS * down->cols), sizeof *h), *start = mem_new((size_t)n, sizeof *start);
+    memcpy(start, down->x.data, (size_t)n * sizeof *start);
+    struct {
+        struct input_tap tap;
+        float *to;
+    } tap = {.tap.take = copy_take, .to = h};
+    down->tap = &tap.tap;
+    transformer_set_form(model, WEIGHT_ROUNDED);
+    step_begin(b.s.model.step, (struct step_options){.seq_len = SEQ_LEN});
+    struct value *y;
+    float *x = mem_new((size_t)(TOKENS * config.hidden), sizeof *x);
+    memcpy(x, b.inputs->hidden.data, (size_t)(TOKENS * config.hidden) * sizeof *x);
+    struct view input = view_new(x, DTYPE_F32, TOKENS, config.hidden);
+    check_ok(transformer_layer(model, b.s.model.step, 0, step_input(b.s.model.step, input), &y));
+    down->tap = NULL;
+    float *miss = mem_new((size_t)(TOKENS * config.hidden), sizeof *miss);
+    double square = 0, all_squares = 0;
+    for (int64_t i = 0; i < TOKENS * config.hidden; i++) {
+        float target = ((float *)b.targets->hidden.data)[i];
+        miss[i] = ((float *)y->data.data)[i] - target;
+        square += (double)miss[i] * miss[i], all_squares += (double)target * target;
+    }
+    struct block_rounding_options options = {.steps = 2, .batch = WINDOWS, .rate = 0.02};
+    check_ok(block_rounding(b.s.rounding, b.s.model.step, b.inputs, b.targets, &options, &result));
+    check_near(result.error_first, square / all_squares, 1e-4, 0);
+    assert_true(result.step == 1 && result.error < result.error_first);
+    for (int64_t r = 0; r < down->rows; r++)
+        for (int64_t c = 0; c < down->cols; c++) {
+            double gradient = 0, scale = 0;
+            for (int64_t t = 0; t < TOKENS; t++) {
+                double part = (double)miss[t * config.hidden + r] * h[t * down->cols + c];
+                gradient += part, scale += fabs(part);
+            }
+            struct neighbours near =
+                grid_neighbours(down->grid, view_f32(down->stored, r)[c], view_f32(down->scale, r)[0], 0);
+            if (fabs(gradient) < 1e-4 * scale) continue;
+            double y0 = start[r * down->cols + c], want = y0 + (near.up == near.down ? 0 : gradient > 0 ? -0.02 : 0.02);
+            check_near(view_f32(down->x, r)[c], fmax(0, fmin(1, want)), 0, 1e-5);
+            moved++;
+        }
+    assert_true(moved > n * 9 / 10);
+    free(h);
+    free(x);
+    free(miss);
+    free(start);
+    block_close(&b);
+}
+
+// The x that is kept is the one before the only step.
+static void one_step_leaves_round_to_nearest(void **state) {
+    (void)state;
+    struct block b;
+    struct block_rounding_result result;
+    block_open(&b);
+    struct weight *o = b.s.model.transformer->layers[0].o;
+    size_t bytes = (size_t)view_count(o->x) * sizeof(float);
+    float *start = mem_new(bytes, 1);
+    memcpy(start, o->x.data, bytes);
+    struct block_rounding_options options = {.steps = 1, .batch = 3};
+    check_ok(block_rounding(b.s.rounding, b.s.model.step, b.inputs, b.targets, &options, &result));
+    assert_memory_equal(o->x.data, start, bytes);
+    assert_true(result.step == 0 && result.error == result.error_first);
+    assert_null(o->sink);
+    free(start);
+    block_close(&b);
+}
+
 static void every_allocation_may_fail(void **state) {
     (void)state;
-    const struct method *const both[] = {&method_gptq, &method_adaround};
-    for (int m = 0; m < 2; m++) {
+    for (int m = 0; m < METHODS; m++) {
         int64_t k = 0, n = 0;
         for (bool failed = true; failed; k += 1 + k / 8, n++) {
             struct setting s;
             setting_open(&s, &grids[0], false);
-            s.settings.soft.steps = 1;
+            s.settings.soft.steps = s.settings.block.steps = 1;
             mem_fail_at(k);
-            enum status status = both[m]->work(&s.run);
+            enum status status = all[m]->work(&s.run);
             mem_fail_at(-1);
             failed = status != STATUS_OK;
             if (failed) assert_int_equal(status, STATUS_NO_MEMORY);
@@ -297,10 +410,12 @@ int main(void) {
     progress_set_quiet(true);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(inputs_come_from_the_matrices_rounded_before),
-        cmocka_unit_test(both_methods_are_nearer_than_nearest_on_every_grid),
+        cmocka_unit_test(all_methods_are_nearer_than_nearest_on_every_grid),
         cmocka_unit_test(any_number_of_threads_leaves_the_same_bits),
         cmocka_unit_test(damping_that_had_to_grow_is_in_the_result),
         cmocka_unit_test(inputs_that_are_not_finite_name_their_layer),
+        cmocka_unit_test(a_step_goes_against_the_sign_of_the_gradient),
+        cmocka_unit_test(one_step_leaves_round_to_nearest),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
