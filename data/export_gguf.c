@@ -216,27 +216,39 @@ struct item {
     enum gguf_type type;
 };
 
+static enum status row_pack(const struct codebook *book, const struct item *item, const struct coded_matrix *m,
+                            int64_t i, uint8_t *out) {
+    int64_t row = gguf_row(&item->place, item->rows, i);
+    switch (item->type) {
+    case GGUF_F32: return float_row(book, m, row, out);
+    case GGUF_Q3_K: return q3_k_row(book, m, row, out);
+    case GGUF_MXFP4: return mxfp4_row(book, m, row, out);
+    default: return small_row(book, item->type, m, row, out);
+    }
+}
+
+enum { ROWS_AT_ONCE = 256 };
+
 static enum status coded_put(const struct export_job *job, const struct item *item, struct gguf_writer *writer) {
     enum status status = STATUS_OK;
     struct coded_matrix m = {0};
     struct gguf_type_facts facts = gguf_type_facts_of(item->type);
     const struct codebook *book = codes_book(job->codes);
     int64_t row_bytes = item->cols / facts.weights * facts.bytes;
-    void *bytes = NULL;
+    void *memory = NULL;
     TRY(codes_read(job->codes, item->matrix, true, &m));
-    TRY(mem_buffer_new(row_bytes, m.name, &bytes));
-    for (int64_t i = 0; i < item->rows; i++) {
-        int64_t row = gguf_row(&item->place, item->rows, i);
-        switch (item->type) {
-        case GGUF_F32: TRY(float_row(book, &m, row, bytes)); break;
-        case GGUF_Q3_K: TRY(q3_k_row(book, &m, row, bytes)); break;
-        case GGUF_MXFP4: TRY(mxfp4_row(book, &m, row, bytes)); break;
-        default: TRY(small_row(book, item->type, &m, row, bytes));
-        }
-        TRY(gguf_writer_data(writer, bytes, row_bytes));
+    TRY(mem_buffer_new(row_bytes * ROWS_AT_ONCE, m.name, &memory));
+    uint8_t *bytes = memory;
+    for (int64_t first = 0; first < item->rows; first += ROWS_AT_ONCE) {
+        int64_t n = item->rows - first < ROWS_AT_ONCE ? item->rows - first : ROWS_AT_ONCE, wrong = n;
+#pragma omp parallel for reduction(min : wrong)
+        for (int64_t i = 0; i < n; i++)
+            if (row_pack(book, item, &m, first + i, bytes + i * row_bytes) != STATUS_OK && i < wrong) wrong = i;
+        if (wrong < n) TRY(row_pack(book, item, &m, first + wrong, bytes)); // its message, in this thread
+        TRY(gguf_writer_data(writer, bytes, n * row_bytes));
     }
 done:
-    mem_buffer_free(bytes);
+    mem_buffer_free(memory);
     coded_matrix_free(&m);
     return status;
 }

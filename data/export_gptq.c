@@ -28,20 +28,22 @@ static int gptq_parts(const struct codebook *book, int64_t rows, int64_t cols, s
     return PARTS;
 }
 
-static enum status qweight_fill(const struct codebook *book, const struct coded_matrix *m, uint32_t *words) {
-    enum status status = STATUS_OK;
+static void qweight_fill(const struct codebook *book, const struct coded_matrix *m, uint32_t *words) {
     int64_t n_words = m->cols / 32 * book->bits;
     int shift = book->has_offset ? 0 : code_shift(book);
-    uint8_t *codes = mem_new((size_t)m->cols, 1);
-    uint32_t *row_words = mem_new((size_t)n_words, sizeof *row_words);
-    for (int64_t row = 0; row < m->rows; row++) {
-        for (int64_t i = 0; i < m->cols; i++) codes[i] = (uint8_t)(m->codes[row * m->cols + i] + shift);
-        bit_stream_pack(codes, m->cols, book->bits, (uint8_t *)row_words);
-        for (int64_t w = 0; w < n_words; w++) words[w * m->rows + row] = row_words[w];
+#pragma omp parallel
+    {
+        uint8_t *codes = mem_new((size_t)m->cols, 1);
+        uint32_t *row_words = mem_new((size_t)n_words, sizeof *row_words);
+#pragma omp for
+        for (int64_t row = 0; row < m->rows; row++) {
+            for (int64_t i = 0; i < m->cols; i++) codes[i] = (uint8_t)(m->codes[row * m->cols + i] + shift);
+            bit_stream_pack(codes, m->cols, book->bits, (uint8_t *)row_words);
+            for (int64_t w = 0; w < n_words; w++) words[w * m->rows + row] = row_words[w];
+        }
+        free(row_words);
+        free(codes);
     }
-    free(row_words);
-    free(codes);
-    return status;
 }
 
 // [rows, groups]
@@ -71,7 +73,7 @@ static enum status gptq_fill(const struct packed_format *format, const struct co
                              const struct coded_matrix *m, int part, void *bytes) {
     int32_t *groups = bytes;
     switch (part) {
-    case QWEIGHT: return qweight_fill(book, m, bytes);
+    case QWEIGHT: qweight_fill(book, m, bytes); return STATUS_OK;
     case QZEROS: return qzeros_fill(book, m, format->zeros_minus_one, bytes);
     case SCALES: return scales_to_fp16(m, true, bytes);
     default:

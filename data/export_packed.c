@@ -34,13 +34,17 @@ static int packed_parts(const struct codebook *book, int64_t rows, int64_t cols,
 static void codes_fill(const struct codebook *book, const struct coded_matrix *m, uint32_t *out) {
     int64_t n_words = words(m->cols, book->bits);
     int shift = book->has_offset ? 0 : code_shift(book);
-    uint8_t *codes = mem_new((size_t)m->cols, 1);
     memset(out, 0, (size_t)(m->rows * n_words) * 4);
-    for (int64_t row = 0; row < m->rows; row++) {
-        for (int64_t i = 0; i < m->cols; i++) codes[i] = (uint8_t)(m->codes[row * m->cols + i] + shift);
-        bit_stream_pack(codes, m->cols, book->bits, (uint8_t *)(out + row * n_words));
+#pragma omp parallel
+    {
+        uint8_t *codes = mem_new((size_t)m->cols, 1);
+#pragma omp for
+        for (int64_t row = 0; row < m->rows; row++) {
+            for (int64_t i = 0; i < m->cols; i++) codes[i] = (uint8_t)(m->codes[row * m->cols + i] + shift);
+            bit_stream_pack(codes, m->cols, book->bits, (uint8_t *)(out + row * n_words));
+        }
+        free(codes);
     }
-    free(codes);
 }
 
 static enum status zeros_fill(const struct codebook *book, const struct coded_matrix *m, uint32_t *out) {

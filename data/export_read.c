@@ -108,27 +108,31 @@ done:
 static enum status gptq_read(const struct folder_reader *r, const char *name, int64_t rows, int64_t cols, float *out) {
     enum status status = STATUS_OK;
     struct gptq_matrix m;
-    void *zeros = NULL, *scales = NULL, *codes = NULL;
+    void *zeros = NULL, *scales = NULL;
     int64_t b = r->bits;
     TRY(gptq_find(r, name, rows, cols, &m));
     TRY(mem_buffer_new(m.groups * rows, name, &zeros));
     TRY(mem_buffer_new(m.groups * rows * 4, name, &scales));
-    TRY(mem_buffer_new(cols, name, &codes));
     for (int64_t g = 0; g < m.groups; g++)
         numbers_read(m.qzeros, g * (rows / 32 * b), 1, rows, r->bits, false, (uint8_t *)zeros + g * rows);
     dtype_to_float(DTYPE_F16, m.scales->data, scales, m.groups * rows);
-    for (int64_t row = 0; row < rows; row++) {
-        numbers_read(m.qweight, row, rows, cols, r->bits, false, codes);
-        for (int64_t i = 0; i < cols; i++) {
-            int64_t at = (int64_t)word_at(m.g_idx, i) * rows + row;
-            int zero = ((uint8_t *)zeros)[at] + (r->zeros_minus_one ? 1 : 0);
-            out[row * cols + i] = ((float *)scales)[at] * (float)(((uint8_t *)codes)[i] - zero);
+#pragma omp parallel
+    {
+        uint8_t *codes = mem_new((size_t)cols, 1);
+#pragma omp for
+        for (int64_t row = 0; row < rows; row++) {
+            numbers_read(m.qweight, row, rows, cols, r->bits, false, codes);
+            for (int64_t i = 0; i < cols; i++) {
+                int64_t at = (int64_t)word_at(m.g_idx, i) * rows + row;
+                int zero = ((uint8_t *)zeros)[at] + (r->zeros_minus_one ? 1 : 0);
+                out[row * cols + i] = ((float *)scales)[at] * (float)(codes[i] - zero);
+            }
         }
+        free(codes);
     }
 done:
     mem_buffer_free(zeros);
     mem_buffer_free(scales);
-    mem_buffer_free(codes);
     return status;
 }
 
@@ -180,7 +184,7 @@ static enum status packed_read(const struct folder_reader *r, const char *name, 
     bool gaps = packed && packed->rank == 2 && packed->shape[1] != dense_words(cols, r->bits);
     int64_t words = gaps ? gapped_words(cols, r->bits) : dense_words(cols, r->bits), size[2] = {rows, cols};
     int64_t group = r->group_size > 0 ? r->group_size : cols, groups = (cols + group - 1) / group;
-    void *scales = NULL, *zeros = NULL, *codes = NULL;
+    void *scales = NULL, *zeros = NULL;
     TRY(part_check(r, name, "weight_packed", packed, SAFETENSORS_I32, rows, words));
     TRY(part_check(r, name, "weight_shape", shape, SAFETENSORS_I64, 2, -1));
     if (memcmp(shape->data, size, sizeof size) != 0)
@@ -189,18 +193,22 @@ static enum status packed_read(const struct folder_reader *r, const char *name, 
     TRY(scales_find(r, name, rows, groups, &scales));
     TRY(mem_buffer_new(rows * groups, name, &zeros));
     TRY(zeros_find(r, name, rows, groups, zeros));
-    TRY(mem_buffer_new(cols, name, &codes));
-    for (int64_t row = 0; row < rows; row++) {
-        numbers_read(packed, row * words, 1, cols, r->bits, gaps, codes);
-        for (int64_t i = 0; i < cols; i++) {
-            int64_t at = row * groups + i / group;
-            out[row * cols + i] = ((float *)scales)[at] * (float)(((uint8_t *)codes)[i] - ((uint8_t *)zeros)[at]);
+#pragma omp parallel
+    {
+        uint8_t *codes = mem_new((size_t)cols, 1);
+#pragma omp for
+        for (int64_t row = 0; row < rows; row++) {
+            numbers_read(packed, row * words, 1, cols, r->bits, gaps, codes);
+            for (int64_t i = 0; i < cols; i++) {
+                int64_t at = row * groups + i / group;
+                out[row * cols + i] = ((float *)scales)[at] * (float)(codes[i] - ((uint8_t *)zeros)[at]);
+            }
         }
+        free(codes);
     }
 done:
     mem_buffer_free(scales);
     mem_buffer_free(zeros);
-    mem_buffer_free(codes);
     return status;
 }
 

@@ -38,6 +38,7 @@ static enum status model_read(void *self, const char *name, int64_t rows, int64_
         return status_set(STATUS_FORMAT, "%s: '%s' is %lld x %lld, must be %lld x %lld", path, tensor->name,
                           (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols);
     int64_t row_bytes = cols / facts.weights * facts.bytes;
+#pragma omp parallel for
     for (int64_t i = 0; i < rows; i++)
         gguf_to_float((enum gguf_type)tensor->type, tensor->data + i * row_bytes, cols,
                       out + gguf_row(&place, rows, i) * cols);

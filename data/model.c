@@ -4,7 +4,6 @@
 #include "data/codes.h"
 #include "data/adapter.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum status model_open(const char *path, const char *device, enum dtype dtype, const struct model *share,

@@ -41,7 +41,7 @@ enum status model_save_rounded(const struct model *model, const struct rounding 
 enum status model_save_merged(const struct model *model, const struct rounding *rounding, const struct lora *lora,
                               const char *path);
 
-// Writes the codes of the same weights (data/codes.h): what exports are made from. With rotations they are of the rotated weights.
+// Writes the codes of the same weights (data/codes.h): what exports are made from.
 enum status model_save_codes(const struct rounding *rounding, const char *path);
 
 // The same as a plain folder: rounded weights rotated back, for software that knows nothing of rotations. They lie on no grid. Of a

@@ -476,7 +476,15 @@ static void discquant_exports_what_it_rounds_and_refuses_before_the_work(void **
     process_check_error(process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text,
                                      "--seq-len", "32", "--out", out, "--export", "awq"),
                         2, "--export 'awq'");
+    process_check_error(process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text,
+                                     "--seq-len", "32", "--out", out, "--export", "gguf", "--incoherence", "hadamard"),
+                        1, "--export gguf: has no place for rotated weights");
     assert_int_not_equal(access(out, F_OK), 0);
+    later = process_call("discquant/discquant", "--model", model, "--method", "rtn", "--validation", text, "--seq-len",
+                         "32", "--validation-samples", "2", "--out", out, "--incoherence", "hadamard");
+    assert_int_equal(later.code, 0);
+    process_free(&later);
+    process_check_error(process_call("data/discquant-data", "export", out, "--to", "gguf"), 1, "weights are rotated");
     free(out);
     free(text);
     files_remove(folder);
