@@ -64,27 +64,27 @@ bool objective_is_kl(const struct objective *o) {
 }
 
 // The fewest digits that give the number back.
-static int number_text(double value, char *text, size_t size) {
-    int n = 0;
+static void number_text(double value, char text[32]) {
     for (int digits = 1; digits <= 17; digits++) {
-        n = snprintf(text, size, "%.*g", digits, value);
+        snprintf(text, 32, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
     }
-    return n;
 }
 
 const char *objective_text(const struct objective *objective, char text[OBJECTIVE_TEXT]) {
     struct objective o = *objective;
-    size_t n = 0;
-    bool alone = (o.kl > 0) + (o.truth > 0) + (o.layer > 0) + (o.linear > 0) == 1;
+    bool alone = (o.kl > 0) + (o.truth > 0) + (o.layer > 0) + (o.linear > 0) == 1, first = true;
+    char number[32];
     text[0] = 0;
     for (int i = 0; i < PARTS; i++) {
         double weight = *weight_of(&o, i);
         if (weight == 0) continue;
-        n += (size_t)snprintf(text + n, OBJECTIVE_TEXT - n, "%s%s", n ? "," : "", parts[i].name);
+        if (!first) strcat(text, ",");
+        first = false;
+        strcat(text, parts[i].name);
         if (alone && weight == 1) continue;
-        text[n++] = ':';
-        n += (size_t)number_text(weight, text + n, OBJECTIVE_TEXT - n);
+        number_text(weight, number);
+        strcat(strcat(text, ":"), number);
     }
-    return n ? text : strcpy(text, parts[0].name);
+    return first ? strcpy(text, parts[0].name) : text;
 }
