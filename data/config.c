@@ -69,8 +69,10 @@ static enum status rotation_read(const struct reader *reader, enum rotation_kind
         *out = ROTATION_HADAMARD;
     else if (strcmp(transform, "hadamard-blocks") == 0)
         *out = ROTATION_HADAMARD_BLOCKS;
+    else if (strcmp(transform, "hadamard-in") == 0)
+        *out = ROTATION_HADAMARD_IN;
     else
-        TRY(unsupported(reader, "transform", transform, "hadamard, hadamard-blocks"));
+        TRY(unsupported(reader, "transform", transform, "hadamard, hadamard-blocks, hadamard-in"));
 done:
     return status;
 }

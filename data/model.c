@@ -50,12 +50,12 @@ enum status model_adapt(struct model *model, const char *path) {
     return path ? adapter_open(path, model->transformer, &model->lora) : STATUS_OK;
 }
 
-enum status model_rotate(struct model *model, bool blocks, uint64_t seed) {
+enum status model_rotate(struct model *model, enum rotation_kind kind, uint64_t seed) {
     enum status status = STATUS_OK;
     if (model->incoherence)
         TRY(status_set(STATUS_INVALID, "%s: its weights are rotated already; leave out --incoherence",
                        model_folder_path(model->folder)));
-    TRY(incoherence_new(model->transformer, blocks, &model->incoherence));
+    TRY(incoherence_new(model->transformer, kind, &model->incoherence));
     TRY(incoherence_rotate(model->incoherence, seed));
 done:
     return status;

@@ -30,7 +30,7 @@ void model_free(struct model *model); // accepts NULL
 enum status model_adapt(struct model *model, const char *path);
 
 // Rotates the matrices of a model whose folder is a plain one: STATUS_INVALID for another. The model computes what it did.
-enum status model_rotate(struct model *model, bool blocks, uint64_t seed);
+enum status model_rotate(struct model *model, enum rotation_kind kind, uint64_t seed);
 
 // Writes the model's folder once more to `path`, with the rounded values of every weight that has a grid. Overwrites a
 // model folder; as model_folder_save otherwise. With rotations it is a folder of rotated weights (data/rotation.h).

@@ -70,11 +70,10 @@ enum status rotation_open(const struct model_folder *folder, struct transformer 
     struct safetensors *file = NULL;
     char *path = mem_format("%s/%s", model_folder_path(folder), FILE_NAME);
     float *signs = NULL;
-    bool blocks = model_folder_config(folder)->rotation == ROTATION_HADAMARD_BLOCKS;
     if (!file_exists(path))
         TRY(status_set(STATUS_FORMAT, "%s: is missing, and with it the rotations of the folder's weights", path));
     TRY(safetensors_open(path, &file));
-    TRY(incoherence_new(model, blocks, &incoherence));
+    TRY(incoherence_new(model, model_folder_config(folder)->rotation, &incoherence));
     for (int64_t i = 0; i < incoherence->n_widths; i++) TRY(factors_check(file, incoherence->widths[i].matrix));
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
@@ -190,7 +189,8 @@ static json_t *rotation_object(const struct incoherence *incoherence) {
         json_object_set_new(matrices, width, json_string(made_of));
         free(made_of);
     }
-    json_object_set_new(rotation, "transform", json_string(incoherence->blocks ? "hadamard-blocks" : "hadamard"));
+    static const char *const transforms[] = {"none", "hadamard", "hadamard-blocks", "hadamard-in"};
+    json_object_set_new(rotation, "transform", json_string(transforms[incoherence->kind]));
     json_object_set_new(rotation, "file", json_string(FILE_NAME));
     json_object_set_new(rotation, "matrices", matrices);
     return rotation;

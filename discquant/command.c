@@ -111,7 +111,8 @@ static const struct argp_option options[] = {
     {"incoherence", KEY_INCOHERENCE, "NAME", 0,
      "none (default), hadamard: weights are rounded after both sides are rotated by randomized Hadamard matrices, "
      "which "
-     "the forward pass undoes; hadamard-blocks: in blocks along widths that have no such matrix",
+     "the forward pass undoes; hadamard-blocks: in blocks along widths that have no such matrix; hadamard-in: the "
+     "inputs' side only, so that each row keeps its scale",
      1},
     {"export", KEY_EXPORT, "LIST", 0,
      "write the rounded model in other formats too: hf, gptq, compressed-tensors, gguf, with commas; later: "
@@ -293,7 +294,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (s->grid.group_size == 0) args_fail("--group-size 0: give a positive number, or -1 for whole rows");
         return 0;
     case KEY_INCOHERENCE:
-        s->incoherence = (enum rotation_kind)args_choice("--incoherence", arg, "none|hadamard|hadamard-blocks");
+        s->incoherence =
+            (enum rotation_kind)args_choice("--incoherence", arg, "none|hadamard|hadamard-blocks|hadamard-in");
         return 0;
     case KEY_CALIBRATION:
         if (s->n_calibration == CALIBRATION_FILES_MAX)

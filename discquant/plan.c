@@ -65,8 +65,7 @@ static enum status network_open(struct planning *planning, const char *path) {
     TRY(grid_new(&s->grid, &grid));
     TRY(transformer_new(planning->backend, &config, s->precision, (struct tensor_source){0}, &planning->model));
     enum rotation_kind rotation = config.rotation != ROTATION_NONE ? config.rotation : s->incoherence;
-    if (rotation != ROTATION_NONE)
-        TRY(incoherence_new(planning->model, rotation == ROTATION_HADAMARD_BLOCKS, &planning->incoherence));
+    if (rotation != ROTATION_NONE) TRY(incoherence_new(planning->model, rotation, &planning->incoherence));
     TRY(rounding_new(planning->model, &grid, s->state, &planning->rounding));
     TRY(transformer_prepare(planning->model, s->optimizer.seq_len));
     TRY(step_new(planning->backend, &planning->step));

@@ -16,7 +16,7 @@ bool run_calibrates(const struct run_settings *settings) {
 }
 
 static const char *incoherence_name(enum rotation_kind kind) {
-    static const char *const names[] = {"none", "hadamard", "hadamard-blocks"};
+    static const char *const names[] = {"none", "hadamard", "hadamard-blocks", "hadamard-in"};
     return names[kind];
 }
 
@@ -194,8 +194,7 @@ static enum status work(struct run *run) {
     struct checkpoint *adapters = NULL;
     struct grid grid;
     TRY(model_open(s->model, run->common->device, s->precision, NULL, &run->model));
-    if (s->incoherence != ROTATION_NONE)
-        TRY(model_rotate(run->model, s->incoherence == ROTATION_HADAMARD_BLOCKS, run->common->seed));
+    if (s->incoherence != ROTATION_NONE) TRY(model_rotate(run->model, s->incoherence, run->common->seed));
     TRY(step_reserve(run->model->step, run->activation_bytes));
     TRY(open_corpora(run));
     TRY(grid_new(&s->grid, &grid));

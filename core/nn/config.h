@@ -19,7 +19,8 @@ enum rope_kind {
 };
 
 // Whether the matrices inside the layers are stored rotated (core/graph/rotation.h), and by what.
-enum rotation_kind { ROTATION_NONE, ROTATION_HADAMARD, ROTATION_HADAMARD_BLOCKS };
+// ROTATION_HADAMARD: both sides; _BLOCKS: in blocks along widths that have no such matrix; _IN: the inputs' side only.
+enum rotation_kind { ROTATION_NONE, ROTATION_HADAMARD, ROTATION_HADAMARD_BLOCKS, ROTATION_HADAMARD_IN };
 
 enum { ROPE_FACTORS_MAX = 256, EOS_MAX = 16 };
 

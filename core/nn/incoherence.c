@@ -34,9 +34,9 @@ static enum status widths_make(struct incoherence *incoherence) {
     incoherence->widths = mem_new((size_t)n, sizeof *incoherence->widths);
     for (int64_t i = 0; i < n; i++) {
         struct rotation_width *width = &incoherence->widths[incoherence->n_widths];
-        status = hadamard_new(list[i], incoherence->blocks, &width->matrix);
+        status = hadamard_new(list[i], incoherence->kind == ROTATION_HADAMARD_BLOCKS, &width->matrix);
         if (status == STATUS_OK)
-            incoherence->n_widths++;
+            width->identity = hadamard_identity(list[i]), incoherence->n_widths++;
         else if (at < sizeof missing - 24)
             at += (size_t)snprintf(missing + at, sizeof missing - at, "%s%lld", at ? ", " : "", (long long)list[i]);
     }
@@ -63,20 +63,20 @@ static enum status tables_make(struct backend *backend, struct rotation_width *w
     return status == STATUS_OK ? backend_write(backend, width->tables, h->tables) : status;
 }
 
-static enum status side_make(struct incoherence *incoherence, int64_t n, struct rotation_side *side) {
+static enum status side_make(struct incoherence *incoherence, int64_t n, bool identity, struct rotation_side *side) {
     struct backend *backend = incoherence->model->backend;
     const struct rotation_width *width = width_of(incoherence, n);
-    side->matrix = width->matrix;
-    side->tables = width->tables;
+    side->matrix = identity ? width->identity : width->matrix;
+    if (!identity) side->tables = width->tables;
     enum status status = backend_matrix_new(backend, DTYPE_F32, 1, n, "signs of a rotation", &side->signs);
     if (status != STATUS_OK) return status;
     return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {side->signs}, .params.value = 1});
 }
 
-enum status incoherence_new(struct transformer *model, bool blocks, struct incoherence **out) {
+enum status incoherence_new(struct transformer *model, enum rotation_kind kind, struct incoherence **out) {
     enum status status = STATUS_OK;
     struct incoherence *incoherence = mem_new(1, sizeof *incoherence);
-    *incoherence = (struct incoherence){.model = model, .blocks = blocks};
+    *incoherence = (struct incoherence){.model = model, .kind = kind};
     incoherence->rotations = mem_new((size_t)model->n_weights, sizeof *incoherence->rotations);
     TRY(widths_make(incoherence));
     for (int64_t i = 0; i < incoherence->n_widths; i++) TRY(tables_make(model->backend, &incoherence->widths[i]));
@@ -85,8 +85,8 @@ enum status incoherence_new(struct transformer *model, bool blocks, struct incoh
         struct rotation *rotation = &incoherence->rotations[i];
         if (!weight->is_linear) continue;
         REQUIRE(!weight->rotation, "a matrix is rotated once");
-        TRY(side_make(incoherence, weight->cols, &rotation->in));
-        TRY(side_make(incoherence, weight->rows, &rotation->out));
+        TRY(side_make(incoherence, weight->cols, false, &rotation->in));
+        TRY(side_make(incoherence, weight->rows, kind == ROTATION_HADAMARD_IN, &rotation->out));
         weight->rotation = rotation;
     }
     *out = incoherence;
@@ -108,6 +108,7 @@ void incoherence_free(struct incoherence *incoherence) {
     for (int64_t i = 0; i < incoherence->n_widths; i++) {
         backend_matrix_free(model->backend, &incoherence->widths[i].tables);
         hadamard_free(incoherence->widths[i].matrix);
+        hadamard_free(incoherence->widths[i].identity);
     }
     free(incoherence->widths);
     free(incoherence->rotations);
@@ -185,6 +186,7 @@ static enum status weight_rotate(struct incoherence *incoherence, struct weight 
     void *w = NULL;
     signs_draw(rng, 0, signs, cols);
     signs_draw(rng, (uint64_t)(cols + 31) / 32, signs + cols, rows);
+    for (int64_t i = 0; i < rows && incoherence->kind == ROTATION_HADAMARD_IN; i++) signs[cols + i] = 1;
     TRY(incoherence_signs_set(incoherence, weight, signs, signs + cols));
     TRY(mem_buffer_new(rows * cols * 4, weight->name, &w));
     TRY(backend_floats_read(backend, weight->stored, w));

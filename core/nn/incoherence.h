@@ -1,7 +1,7 @@
 // Rotations for all matrices inside the layers of a transformer (core/graph/rotation.h): the network computes what it did, and its
 // weights are stored in coordinates in which no single one stands out.
 //
-//     TRY(incoherence_new(model, false, &incoherence));
+//     TRY(incoherence_new(model, ROTATION_HADAMARD, &incoherence));
 //     TRY(incoherence_rotate(incoherence, seed));       // signs drawn, weights rotated
 //     TRY(rounding_new(model, &grid, …));               // scales, neighbours, gradients: all of the rotated weights
 //
@@ -13,9 +13,9 @@
 
 struct incoherence {
     struct transformer *model; // borrowed; its matrices carry the rotations until incoherence_free
-    bool blocks;
+    enum rotation_kind kind;
     struct rotation_width {
-        struct hadamard *matrix;
+        struct hadamard *matrix, *identity;
         struct view tables;
     } * widths; // [n_widths], ascending
     int64_t n_widths;
@@ -23,8 +23,9 @@ struct incoherence {
 };
 
 // Makes the matrices of all widths and gives every linear weight a rotation with signs 1; stored weights are taken as they are.
-// STATUS_UNSUPPORTED lists the widths without a Hadamard matrix; never with `blocks` (hadamard_new).
-enum status incoherence_new(struct transformer *model, bool blocks, struct incoherence **out);
+// STATUS_UNSUPPORTED lists the widths without a Hadamard matrix; never in blocks (hadamard_new). With ROTATION_HADAMARD_IN the outputs'
+// side is the identity and its signs stay 1.
+enum status incoherence_new(struct transformer *model, enum rotation_kind kind, struct incoherence **out);
 // The weights stay rotated.
 void incoherence_free(struct incoherence *incoherence); // accepts NULL
 

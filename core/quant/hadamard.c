@@ -103,6 +103,12 @@ done:
     return status;
 }
 
+struct hadamard *hadamard_identity(int64_t n) {
+    struct hadamard *h = mem_new(1, sizeof *h);
+    *h = (struct hadamard){.n = n, .order = 1, .blocks = n, .sylvester = 1};
+    return h;
+}
+
 void hadamard_free(struct hadamard *h) {
     if (!h) return;
     free(h->tables);

@@ -43,6 +43,8 @@ struct hadamard {
 // STATUS_UNSUPPORTED, with what can be done, for a width that no product covers; never with blocks, where order = 1 (signs only)
 // is the last resort. n >= 1.
 enum status hadamard_new(int64_t n, bool blocks, struct hadamard **out);
+// n blocks of order 1: a transform that applies the signs and nothing else.
+struct hadamard *hadamard_identity(int64_t n);
 void hadamard_free(struct hadamard *h); // accepts NULL
 
 // Entry (i, j), 1 or -1; 0 outside the blocks. By the definition, for checks and files.

@@ -24,6 +24,7 @@ static const struct transformer_config odd = {.architecture = ARCHITECTURE_LLAMA
                                               .rms_eps = 1e-5,
                                               .rope = {.theta = 100},
                                               .bos = -1};
+static enum rotation_kind kind = ROTATION_HADAMARD;
 static const struct transformer_config *const networks[] = {&llama, &phi3_tied, &odd};
 enum { NETWORKS = sizeof networks / sizeof *networks };
 
@@ -43,7 +44,7 @@ static void setting_open(struct setting *s, const struct transformer_config *con
     struct random_source random = {.seed = 5, .gain = 1, .norm_spread = 0.3};
     check_ok(transformer_new(s->backend, config, DTYPE_F32, random_source(&random), &s->model));
     if (rotated) {
-        check_ok(incoherence_new(s->model, config == &odd, &s->incoherence));
+        check_ok(incoherence_new(s->model, config == &odd ? ROTATION_HADAMARD_BLOCKS : kind, &s->incoherence));
         check_ok(incoherence_rotate(s->incoherence, 11));
     }
     struct rng rng = {.seed = 1, .stream = RNG_TEST};
@@ -359,16 +360,40 @@ static void widths_without_a_matrix_are_refused_by_name(void **state) {
     struct setting s;
     struct incoherence *incoherence = NULL;
     setting_open(&s, &odd, false);
-    check_fails(incoherence_new(s.model, false, &incoherence), STATUS_UNSUPPORTED);
+    check_fails(incoherence_new(s.model, ROTATION_HADAMARD, &incoherence), STATUS_UNSUPPORTED);
     assert_non_null(strstr(status_message(), "22"));
     assert_null(incoherence);
     for (int64_t i = 0; i < s.model->n_weights; i++) assert_null(s.model->weights[i].rotation);
     setting_close(&s);
 }
 
+// The same with the inputs' side alone, where each output row is rotated in itself.
+static void rotations_of_the_inputs_alone_are_rotations_too(void **state) {
+    kind = ROTATION_HADAMARD_IN;
+    rotated_networks_give_the_logits_of_the_unrotated(state);
+    gradients_are_those_of_differences_and_of_forward_mode(state);
+    gradients_of_samples_are_the_rotated_ones(state);
+    struct setting plain, rotated;
+    setting_open(&plain, &llama, false);
+    setting_open(&rotated, &llama, true);
+    const struct weight *a = plain.model->layers[0].down, *b = rotated.model->layers[0].down;
+    for (int64_t i = 0; i < a->rows; i++) {
+        double squares[2] = {0};
+        for (int64_t j = 0; j < a->cols; j++) {
+            squares[0] += pow((double)view_f32(a->stored, i)[j], 2);
+            squares[1] += pow((double)view_f32(b->stored, i)[j], 2);
+        }
+        check_near(squares[1], squares[0], 1e-5, 0);
+    }
+    setting_close(&plain);
+    setting_close(&rotated);
+    kind = ROTATION_HADAMARD;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rotated_networks_give_the_logits_of_the_unrotated),
+        cmocka_unit_test(rotations_of_the_inputs_alone_are_rotations_too),
         cmocka_unit_test(rotation_is_undone_by_going_back),
         cmocka_unit_test(gradients_are_those_of_differences_and_of_forward_mode),
         cmocka_unit_test(gradients_of_samples_are_the_rotated_ones),
