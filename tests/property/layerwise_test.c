@@ -49,7 +49,7 @@ static void setting_open(struct setting *s, const struct grid_options *grid_opti
     check_ok(step_new(s->model.backend, &s->model.step));
     check_ok(transformer_new(s->model.backend, &config, DTYPE_F32, random_source(&random), &s->model.transformer));
     if (rotated) {
-        check_ok(incoherence_new(s->model.transformer, false, &s->incoherence));
+        check_ok(incoherence_new(s->model.transformer, ROTATION_HADAMARD, &s->incoherence));
         check_ok(incoherence_rotate(s->incoherence, 5));
     }
     check_ok(grid_new(grid_options, &grid));
