@@ -90,9 +90,6 @@ enum status export_check(const struct export_set *set, const struct codebook *bo
     struct transformer_config config;
     struct codes_shape shapes[7];
     TRY(model_folder_read_config(model, &config));
-    if (config.rotation != ROTATION_NONE)
-        TRY(status_set(STATUS_UNSUPPORTED, "%s: cannot be exported: its weights are rotated, and no format says so",
-                       model));
     for (int i = 0; i < EXPORT_FORMATS && config.rotation != ROTATION_NONE; i++)
         if (set->wanted[i])
             TRY(status_set(
