@@ -484,7 +484,8 @@ static void discquant_exports_what_it_rounds_and_refuses_before_the_work(void **
                          "32", "--validation-samples", "2", "--out", out, "--incoherence", "hadamard");
     assert_int_equal(later.code, 0);
     process_free(&later);
-    process_check_error(process_call("data/discquant-data", "export", out, "--to", "gguf"), 1, "weights are rotated");
+    process_check_error(process_call("data/discquant-data", "export", out, "--to", "gguf"), 1,
+                        "no place for rotated weights");
     free(out);
     free(text);
     files_remove(folder);
