@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/quant/grid.h"
+#include "core/quant/hadamard.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -68,6 +69,7 @@ static enum status elementwise(struct device_speed *bench) {
     MATRIX(table, T, s.vocab, s.hidden, 0, 1);
     MATRIX(table_grad, DTYPE_F32, s.vocab, s.hidden, 0, 1);
     MATRIX(dot, DTYPE_F64, s.tokens, 1, 0, 1);
+    MATRIX(squares, DTYPE_F64, 1, 1, 1, 0);
     TRY(device_integers(bench, s.tokens, s.vocab, &tokens));
     // Of the tables only the rows that occur move.
     double unread = view_bytes(y) - view_bytes(table), unread_grad = 2 * view_bytes(f32) - view_bytes(table_grad);
@@ -79,7 +81,31 @@ static enum status elementwise(struct device_speed *bench) {
     TIME("embedding_grad", unread_grad, .op = OP_embedding_grad, .in = {x, tokens}, .out = {table_grad});
     TIME("row_dot", 0, .op = OP_row_dot, .in = {x, y}, .out = {dot}, .params.factor = 1);
     TIME("sum_squares", 0, .op = OP_sum_squares, .in = {x}, .out = {view_rows(dot, 0, 1)});
+    TIME("output_error", 0, .op = OP_output_error, .in = {x, x, squares}, .out = {y, dot}, .params.factor = 1);
 done:
+    device_matrices_free(bench);
+    return status;
+}
+
+// Activations of incoherence processing; in blocks where the width has no Hadamard matrix.
+static enum status transforms(struct device_speed *bench) {
+    enum status status = STATUS_OK;
+    struct sizes s = sizes_of(bench);
+    struct hadamard *h = NULL;
+    struct view tables = {0};
+    MATRIX(x, bench->dtype, s.tokens, s.hidden, 0, 1);
+    MATRIX(y, bench->dtype, s.tokens, s.hidden, 0, 1);
+    MATRIX(signs, DTYPE_F32, 1, s.hidden, 1, 0);
+    TRY(hadamard_new(s.hidden, true, &h));
+    if (h->n_factors) {
+        TRY(backend_matrix_new(bench->backend, DTYPE_I32, h->table_rows, h->words, "factors", &tables));
+        TRY(backend_write(bench->backend, tables, h->tables));
+    }
+    struct hadamard_params params = {.matrix = h};
+    TIME("hadamard", 0, .op = OP_hadamard, .in = {x, signs, tables}, .out = {y}, .params.hadamard = params);
+done:
+    backend_matrix_free(bench->backend, &tables);
+    hadamard_free(h);
     device_matrices_free(bench);
     return status;
 }
@@ -311,6 +337,7 @@ done:
 enum status device_speed_ops(struct device_speed *bench) {
     enum status status = STATUS_OK;
     TRY(elementwise(bench));
+    TRY(transforms(bench));
     TRY(norms(bench));
     TRY(gates(bench));
     TRY(attention(bench));

@@ -68,7 +68,7 @@ static inline enum status rounding_replace(void *self, const char *name, int64_t
 }
 
 static inline struct model_folder_edit rounding_edit(struct rounding *rounding) {
-    return (struct model_folder_edit){rounding, rounding_selects, rounding_replace};
+    return (struct model_folder_edit){.self = rounding, .selects = rounding_selects, .replace = rounding_replace};
 }
 
 static inline struct rounding rounding_by(float step) { return (struct rounding){step, 0, -1, -1}; }

@@ -255,7 +255,7 @@ static void rounding_goes_on_from_a_kept_x(void **state) {
     double still_free = number_of(in.folder, "run", "weights_free"), n = number_of(in.folder, "run", "n");
     assert_true(still_free > 0 && still_free < n - number_of(in.folder, "run", "weights_fixed"));
     process_check_error(run_start(&in, "none", in.folder), 1, "x.safetensors");
-    process_check_error(run_round(&in, "bits", MORE("--start", start)), 2, "leave out --bits");
+    process_check_error(run_round(&in, "bits", MORE("--start", start)), 2, "--start brings its grid");
     free(start);
     files_remove(in.folder);
 }
