@@ -5,7 +5,7 @@
 #include "bench/task.h"
 
 // scores [n_choices]: sum of the log-probabilities of the choice's tokens after those before them, nats.
-enum status choice_scores(struct model *model, const struct item *item, double *scores);
+enum status choice_scores(struct scorer *scorer, const struct item *item, double *scores);
 
 // Index of the largest score, the first of equals; divided by the choice's characters when `norm`.
 int64_t choice_best(const struct item *item, const double *scores, bool norm);

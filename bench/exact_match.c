@@ -26,22 +26,19 @@ done:
     return status;
 }
 
-enum status exact_match_text(struct model *model, const struct item *item, int64_t limit, char **text,
-                             int64_t *n_tokens) {
+enum status exact_match_text(struct model *model, struct scorer *scorer, const struct item *item, int64_t limit,
+                             char **text, int64_t *n_tokens) {
     enum status status = STATUS_OK;
     const struct transformer_config *config = &model->transformer->config;
     int64_t n_prompt = item->prompt.n_tokens, made = 0, skip = 0;
     if (limit > config->max_positions - n_prompt + 1) limit = config->max_positions - n_prompt + 1;
-    struct kv_cache *cache = NULL;
     char *line = NULL, *prompt = NULL;
     int32_t *all = mem_new((size_t)(n_prompt + limit), sizeof *all);
-    float *logits = mem_new((size_t)config->vocab, sizeof *logits);
     memcpy(all, item->prompt.tokens, (size_t)n_prompt * sizeof *all);
     TRY(tokenizer_decode(model->tokenizer, all, n_prompt, true, &prompt, &skip));
-    TRY(kv_cache_new(model->transformer, n_prompt + limit - 1, &cache));
     for (bool ended = false; made < limit && !ended; made++) {
-        int64_t n = n_prompt + made, n_new = made ? 1 : n_prompt;
-        TRY(generate_next(model->transformer, model->step, all + n - n_new, n_new, cache, logits, &all[n]));
+        int64_t n = n_prompt + made;
+        TRY(scorer_next(scorer, all, n, &all[n]));
         free(line);
         line = NULL;
         TRY(text_behind(model, all, n + 1, skip, &line, &ended));
@@ -51,10 +48,8 @@ enum status exact_match_text(struct model *model, const struct item *item, int64
     *n_tokens = made;
     line = NULL;
 done:
-    kv_cache_free(cache);
     mem_buffer_free(prompt);
     free(line);
-    free(logits);
     free(all);
     return status;
 }
@@ -64,7 +59,7 @@ static enum status exact_match_item(struct task *task, int64_t i, struct record 
     const struct item *item = &task->items->items[i];
     char *text = NULL;
     int64_t n_tokens = 0;
-    TRY(exact_match_text(task->model, item, task->settings->tokens, &text, &n_tokens));
+    TRY(exact_match_text(task->model, task->scorer, item, task->settings->tokens, &text, &n_tokens));
     task->right[i] = strcmp(text, item->answer) == 0;
     record_string(line, "answer", item->answer);
     record_string(line, "text", text);

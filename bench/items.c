@@ -168,7 +168,6 @@ static enum status choices_read(struct reader *r, const json_t *root, struct ite
         TRY(choice_read(r, query, &context, json_array_get(choices, (size_t)c), c, &item->choices[c]));
         bare = bare || item->choices[c].first == 0;
     }
-    item->n_shared = INT64_MAX;
     for (int64_t c = 0; c < n; c++) {
         struct item_choice *choice = &item->choices[c];
         if (bare) {
@@ -176,7 +175,6 @@ static enum status choices_read(struct reader *r, const json_t *root, struct ite
             choice->first++;
         }
         TRY(check_length(r, choice->tokens.n_tokens - 1));
-        if (choice->first < item->n_shared) item->n_shared = choice->first;
     }
 done:
     token_list_free(&context);

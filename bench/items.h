@@ -4,7 +4,7 @@
 // "kind" may be missing; other keys are ignored.
 //
 //     TRY(items_read("items.jsonl", &(struct items_options){.format = ITEMS_CHOICE, .model = model}, &items));
-//     for (int64_t i = 0; i < items->n_items; i++) TRY(choice_scores(model, &items->items[i], scores));
+//     for (int64_t i = 0; i < items->n_items; i++) TRY(choice_scores(scorer, &items->items[i], scores));
 //   done:
 //     items_free(items);
 //
@@ -31,7 +31,6 @@ struct item {
     // ITEMS_CHOICE
     struct item_choice *choices; // [n_choices]
     int64_t n_choices, gold;
-    int64_t n_shared; // tokens that all choices begin with, 1 <= n_shared <= every choice's first
     // ITEMS_EXACT_MATCH
     struct token_list prompt; // at least one
     char *answer;             // without white space around it

@@ -49,6 +49,7 @@ static enum status work(struct task *task, const struct task_fns *fns) {
     const struct task_settings *s = task->settings;
     TRY(model_open(s->model, task->common->device, DTYPE_F32, NULL, &task->model));
     TRY(model_adapt(task->model, s->adapter));
+    TRY(scorer_new(task->model, &task->scorer));
     struct items_options how = {.format = fns->format, .model = task->model, .limit = s->items};
     TRY(items_read(s->data, &how, &task->items));
     task->right = mem_new((size_t)task->items->n_items, sizeof *task->right);
@@ -77,6 +78,7 @@ done:
     free(task.right);
     free(task.right_norm);
     items_free(task.items);
+    scorer_free(task.scorer);
     model_free(task.model);
     run_folder_free(task.folder);
     record_free(about);

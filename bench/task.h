@@ -6,6 +6,7 @@
 #define DQ_BENCH_TASK_H
 
 #include "bench/items.h"
+#include "bench/scorer.h"
 #include "data/program.h"
 
 struct task_settings {
@@ -20,6 +21,7 @@ struct task {
     const struct program_common *common;
     const struct task_settings *settings;
     struct model *model;
+    struct scorer *scorer;
     struct items *items;
     struct run_folder *folder;
     bool *right;      // [n_items]

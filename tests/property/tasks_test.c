@@ -15,6 +15,7 @@ struct setting {
     char path[4096]; // of the model
     char *folder, *file;
     struct model *model;
+    struct scorer *scorer;
     struct items *items;
 };
 
@@ -22,12 +23,20 @@ static void setting_open(struct setting *s) {
     *s = (struct setting){0};
     check_ok(
         model_open(check_shared("models/stories260K", s->path, sizeof s->path), "cpu", DTYPE_F32, NULL, &s->model));
+    check_ok(scorer_new(s->model, &s->scorer));
     s->folder = files_folder();
     s->file = mem_format("%s/items.jsonl", s->folder);
 }
 
+// Nothing of earlier sequences.
+static void scorer_renew(struct setting *s) {
+    scorer_free(s->scorer);
+    check_ok(scorer_new(s->model, &s->scorer));
+}
+
 static void setting_close(struct setting *s) {
     items_free(s->items);
+    scorer_free(s->scorer);
     model_free(s->model);
     files_remove(s->folder);
     free(s->file);
@@ -123,7 +132,7 @@ static void scores_are_those_of_whole_sequences(void **state) {
     for (int i = 0; i < N_QUESTIONS; i++) {
         double scores[4];
         assert_int_equal(s.items->items[i].n_choices, n_choices(&questions[i]));
-        check_ok(choice_scores(s.model, &s.items->items[i], scores));
+        check_ok(choice_scores(s.scorer, &s.items->items[i], scores));
         for (int c = 0; c < n_choices(&questions[i]); c++) {
             assert_true(scores[c] < 0);
             // fp32 of two orders of summation in 5 layers; logits are below 30.
@@ -143,9 +152,11 @@ static void threads_do_not_change_scores(void **state) {
     for (int i = 0; i < N_QUESTIONS; i++) {
         double one[4], three[4];
         threads_set(1);
-        check_ok(choice_scores(s.model, &s.items->items[i], one));
+        scorer_renew(&s);
+        check_ok(choice_scores(s.scorer, &s.items->items[i], one));
         threads_set(3);
-        check_ok(choice_scores(s.model, &s.items->items[i], three));
+        scorer_renew(&s);
+        check_ok(choice_scores(s.scorer, &s.items->items[i], three));
         assert_memory_equal(one, three, (size_t)n_choices(&questions[i]) * sizeof *one);
     }
     threads_set(0);
@@ -244,7 +255,7 @@ static void texts_are_those_of_generate(void **state) {
         int64_t limit = i % 2 ? 12 : 160, n = 0;
         bool line_ends = false;
         char *got = NULL, *want = direct_text(s.model, starts[i], limit, &line_ends);
-        check_ok(exact_match_text(s.model, &s.items->items[i], limit, &got, &n));
+        check_ok(exact_match_text(s.model, s.scorer, &s.items->items[i], limit, &got, &n));
         assert_string_equal(got, want);
         assert_true(line_ends ? n <= limit : n == limit);
         cut += line_ends && n < limit;
@@ -268,7 +279,7 @@ static void generation_ends_at_the_last_position(void **state) {
     struct transformer_config *config = &s.model->transformer->config;
     int64_t positions = config->max_positions;
     config->max_positions = s.items->items[0].prompt.n_tokens;
-    check_ok(exact_match_text(s.model, &s.items->items[0], 32, &got, &n));
+    check_ok(exact_match_text(s.model, s.scorer, &s.items->items[0], 32, &got, &n));
     assert_int_equal(n, 1);
     config->max_positions = positions;
     free(got);
@@ -337,7 +348,7 @@ static void the_program_counts_choices(void **state) {
     for (int i = 0; i < N_QUESTIONS; i++) {
         double scores[4];
         const struct item *item = &s.items->items[i];
-        check_ok(choice_scores(s.model, item, scores));
+        check_ok(choice_scores(s.scorer, item, scores));
         gold[i] = (int)((choice_best(item, scores, false) + (i < 2)) % item->n_choices);
         right_norm += choice_best(item, scores, true) == gold[i];
         chance += 1.0 / (double)item->n_choices / N_QUESTIONS;
