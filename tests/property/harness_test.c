@@ -80,7 +80,7 @@ static void mmlu_shows_examples_of_the_subject(void **state) {
     check_ok(harness_read(HARNESS_MMLU, folder, &options, &docs));
     assert_int_equal(docs->n, 1);
     check_request(&docs->docs[0], 3,
-                  "The following are multiple choice questions (with answers) about us law.\n\n"
+                  "The following are multiple choice questions (with answers) about us law.\n"
                   "Is \"x\", y?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: D\n\n"
                   "Second\nA. a\nB. b\nC. c\nD. d\nAnswer: A\n\n"
                   "Two\nlines\nA. e\nB. f\nC. g\nD. h\nAnswer:",
