@@ -97,7 +97,9 @@ static __global__ void __launch_bounds__(HADAMARD_THREADS)
     __syncthreads();
     sylvester_stages(room, numbers, s.sylvester);
     int inner = s.order;
+#ifdef __CUDACC__ // clang, which compiles this for the emulation, does not follow and warns
 #pragma unroll
+#endif
     for (int f = 0; f < HADAMARD_FACTORS; f++) {
         if (f >= s.n_factors) break;
         int m = s.factors[f];
