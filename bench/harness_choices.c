@@ -2,10 +2,10 @@
 #include "bench/harness.h"
 
 #include "bench/json_lines.h"
+#include "bench/python_text.h"
 #include "core/base/mem.h"
 #include "data/file.h"
 #include "data/json.h"
-#include "data/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,20 +184,6 @@ done:
 
 // ---- HellaSwag ----
 
-static char *replaced(const char *text, const char *from, const char *to) {
-    char *out = NULL;
-    size_t n = 0, length = strlen(from);
-    FILE *stream = open_memstream(&out, &n);
-    REQUIRE(stream, "out of memory");
-    while (*text)
-        if (strncmp(text, from, length) == 0)
-            fputs(to, stream), text += length;
-        else
-            fputc(*text++, stream);
-    fclose(stream);
-    return out;
-}
-
 // Without "[…]" that stand on one line.
 static char *without_brackets(const char *text) {
     char *out = mem_string(text), *to = out;
@@ -212,21 +198,9 @@ static char *without_brackets(const char *text) {
     return out;
 }
 
-static bool is_space_at(const char *text) {
-    return utf8_is_space(utf8_point(text)) || (*text >= 0x1c && *text <= 0x1f);
-}
-
-// As str.strip of Python.
-static char *stripped(const char *text) {
-    while (*text && is_space_at(text)) text += utf8_length(*text);
-    const char *end = text;
-    for (const char *c = text; *c; c += utf8_length(*c))
-        if (!is_space_at(c)) end = c + utf8_length(*c);
-    return mem_string_n(text, (size_t)(end - text));
-}
-
 static char *hellaswag_clean(const char *text) {
-    char *a = stripped(text), *b = replaced(a, " [title]", ". "), *c = without_brackets(b), *d = replaced(c, "  ", " ");
+    char *a = python_strip(text), *b = python_replace(a, " [title]", ". "), *c = without_brackets(b),
+         *d = python_replace(c, "  ", " ");
     free(a);
     free(b);
     free(c);
@@ -337,7 +311,7 @@ static enum status winogrande_native(struct reader *r, const json_t *object, con
     if (strcmp(answer, "1") != 0 && strcmp(answer, "2") != 0)
         TRY(status_set(STATUS_FORMAT, "%s: \"answer\" is '%s', must be 1 or 2", where, answer));
     for (int i = 0; i < 2; i++) contexts[i] = mem_format("%.*s%s", (int)(blank - sentence), sentence, options[i]);
-    continuation = stripped(blank + 1);
+    continuation = python_strip(blank + 1);
     TRY(add_contexts(r, where, contexts, continuation, answer[0] - '1'));
 done:
     free(contexts[0]);

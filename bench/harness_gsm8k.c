@@ -2,6 +2,7 @@
 #include "bench/harness.h"
 
 #include "bench/json_lines.h"
+#include "bench/python_text.h"
 #include "core/base/mem.h"
 #include "data/json.h"
 
@@ -24,11 +25,8 @@ static enum status gsm8k_line(void *context, const json_t *object, const char *w
     last = answer;
     for (const char *mark; (mark = strstr(last, "####"));) last = mark + 4;
     if (last == answer) TRY(status_set(STATUS_FORMAT, "%s: \"answer\" has no ####", where));
-    size_t n = strlen(last);
-    while (n && isspace((unsigned char)last[n - 1])) n--;
-    while (n && isspace((unsigned char)*last)) last++, n--;
     struct harness_doc *doc = harness_doc_add(r->docs, 1);
-    doc->target = mem_string_n(last, n);
+    doc->target = python_strip(last);
     doc->requests[0].context = mem_format("%sQ: %s\nA:", r->options->prompt ? r->options->prompt : "", question);
     *stop = harness_is_full(r->docs, r->options);
 done:

@@ -2,6 +2,7 @@
 #include "bench/harness.h"
 
 #include "bench/csv_rows.h"
+#include "bench/python_text.h"
 #include "core/base/mem.h"
 #include "data/file.h"
 
@@ -56,23 +57,16 @@ static int64_t gold_of(const char *answer, bool named) {
     return gold >= 0 && gold < N_CHOICES ? gold : -1;
 }
 
-static void trim(const char **text, size_t *n) {
-    static const char space[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
-    while (*n && strchr(space, (*text)[*n - 1])) --*n;
-    while (*n && strchr(space, **text)) ++*text, --*n;
-}
-
 static enum status question_of(const char *path, const struct csv_rows *rows, int64_t row, bool named,
                                struct question *out) {
     char **fields = rows->fields + rows->first[row];
     if (rows->first[row + 1] - rows->first[row] != N_FIELDS || gold_of(fields[N_FIELDS - 1], named) < 0)
         return status_set(STATUS_FORMAT, "%s: row %lld is no question, four choices and an answer (%s)", path,
                           (long long)row + 1, named ? "0 to 3" : "A to D");
-    const char *question = fields[0];
-    size_t n = strlen(question);
-    trim(&question, &n);
-    out->text = mem_format("%.*s\nA. %s\nB. %s\nC. %s\nD. %s\nAnswer:", (int)n, question, fields[1], fields[2],
-                           fields[3], fields[4]);
+    char *question = python_strip(fields[0]);
+    out->text =
+        mem_format("%s\nA. %s\nB. %s\nC. %s\nD. %s\nAnswer:", question, fields[1], fields[2], fields[3], fields[4]);
+    free(question);
     out->gold = gold_of(fields[N_FIELDS - 1], named);
     return STATUS_OK;
 }

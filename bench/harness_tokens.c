@@ -1,9 +1,9 @@
 #include "bench/harness_tokens.h"
 
+#include "bench/python_text.h"
 #include "core/base/mem.h"
 #include "data/file.h"
 #include "data/json.h"
-#include "data/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -61,13 +61,6 @@ enum status harness_encode(const struct harness_tokens *how, const char *text, s
     return encode(how, text, (int64_t)strlen(text), out);
 }
 
-static int64_t without_space_at_end(const char *text) {
-    const char *end = text;
-    for (const char *c = text; *c; c += utf8_length(*c))
-        if (!utf8_is_space(utf8_point(c)) && !(*c >= 0x1c && *c <= 0x1f)) end = c + utf8_length(*c);
-    return end - text;
-}
-
 // [prefix] before the tokens of a continuation that has no context.
 static enum status put_prefix(struct token_list *list, int32_t prefix) {
     void *tokens = NULL;
@@ -88,7 +81,7 @@ enum status harness_encode_pair(const struct harness_tokens *how, const struct h
     int64_t positions = how->model->transformer->config.max_positions, at = 1;
     TRY(harness_encode(how, text, &whole));
     if (request->context[0]) {
-        TRY(encode(how, text, without_space_at_end(request->context), &context));
+        TRY(encode(how, text, python_end(request->context) - request->context, &context));
         at = context.n_tokens;
     } else
         TRY(put_prefix(&whole, how->prefix));

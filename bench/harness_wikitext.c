@@ -1,6 +1,7 @@
 // WikiText-2 by pages: where a page begins, and what its text was before it was cut into tokens.
 #include "bench/harness.h"
 
+#include "bench/python_text.h"
 #include "core/base/mem.h"
 #include "data/file.h"
 #include "data/utf8.h"
@@ -11,30 +12,11 @@
 
 static const int64_t FILE_BYTES_MAX = (int64_t)1 << 31;
 
+// Takes `text`.
 static char *replaced(char *text, const char *from, const char *to) {
-    char *out = NULL;
-    size_t n = 0, length = strlen(from);
-    FILE *stream = open_memstream(&out, &n);
-    REQUIRE(stream, "out of memory");
-    for (const char *at = text, *found;; at = found + length) {
-        found = strstr(at, from);
-        fwrite(at, 1, found ? (size_t)(found - at) : strlen(at), stream);
-        if (!found) break;
-        fputs(to, stream);
-    }
-    fclose(stream);
+    char *out = python_replace(text, from, to);
     free(text);
     return out;
-}
-
-// White space of Python's \s, at a character's beginning.
-static bool is_space_at(const char *text) {
-    return (*text >= 0x1c && *text <= 0x1f) || utf8_is_space(utf8_point(text));
-}
-
-static const char *behind_space(const char *text) {
-    while (*text && is_space_at(text)) text += utf8_length(*text);
-    return text;
 }
 
 // Takes the white space off both ends of what stands between `open` and the next `close`.
@@ -49,9 +31,9 @@ static char *tightened(char *text, char open, char close) {
             fputc(*at++, stream);
             continue;
         }
-        const char *from = behind_space(at + 1), *last = from;
+        const char *from = python_behind_space(at + 1), *last = from;
         for (const char *c = from; c < end; c += utf8_length(*c))
-            if (!is_space_at(c)) last = c + utf8_length(*c);
+            if (!python_space_at(c)) last = c + utf8_length(*c);
         fputc(open, stream);
         if (last > from) fwrite(from, 1, (size_t)(last - from), stream);
         fputc(close, stream);
@@ -101,7 +83,7 @@ char *harness_detokenize(const char *page) {
 static int64_t words_of(const char *text) {
     int64_t words = 1;
     while (*text) {
-        const char *behind = behind_space(text);
+        const char *behind = python_behind_space(text);
         words += behind > text;
         text = behind > text ? behind : text + utf8_length(*text);
     }
@@ -118,9 +100,7 @@ static void page_add(struct harness_docs *docs, const char *page) {
 // "= Title =" after the spaces inside of longer rows of = have been taken out: not "= = Section = =".
 static bool is_title(const char *line, size_t n) {
     char *copy = replaced(replaced(mem_string_n(line, n), "= = =", "==="), "= =", "==");
-    const char *from = behind_space(copy), *end = from;
-    for (const char *c = from; *c; c += utf8_length(*c))
-        if (!is_space_at(c)) end = c + utf8_length(*c);
+    const char *from = python_behind_space(copy), *end = python_end(from);
     size_t length = (size_t)(end - from);
     bool is = length >= 2 && strncmp(from, "= ", 2) == 0 && strncmp(end - 2, " =", 2) == 0;
     free(copy);
@@ -139,7 +119,7 @@ enum status harness_read_wikitext(const char *path, const struct harness_options
         const char *end = strchr(line, '\n');
         if (line > first && is_title(line, end ? (size_t)(end - line) : strlen(line))) {
             page = mem_string_n(first, (size_t)(line - first) - 1); // lines are joined: no newline behind the last
-            if (*behind_space(page)) page_add(docs, page);
+            if (*python_behind_space(page)) page_add(docs, page);
             free(page);
             page = NULL;
             first = line;
