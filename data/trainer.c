@@ -3,7 +3,6 @@
 #include "core/base/mem.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,16 +31,12 @@ done:
     return status;
 }
 
-static enum status fill_zero(struct backend *backend, struct view v) {
-    return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {v}, .params.value = 0});
-}
-
 static enum status pass_run(struct trainer *self, const int32_t *tokens, double *loss) {
     enum status status = STATUS_OK;
     struct transformer *model = self->model;
     int64_t rows = self->tokens.rows, seq_len = self->options.seq_len;
     for (int64_t i = 0; i < rows; i++) self->host_targets[i] = (i + 1) % seq_len ? tokens[i + 1] : -1;
-    for (int64_t i = 0; i < model->n_weights; i++) TRY(fill_zero(model->backend, model->weights[i].grad));
+    TRY(adamw_zero(self->adamw));
     TRY(backend_write(model->backend, self->tokens, tokens));
     TRY(backend_write(model->backend, self->targets, self->host_targets));
     TRY(pass_body(self->step, self));
@@ -68,18 +63,12 @@ static enum status update(struct trainer *self) {
     struct adamw_params adamw = {.rate = trainer_rate(o, self->done),
                                  .beta1 = 0.9,
                                  .beta2 = 0.95,
-                                 .eps = 1e-8,
                                  .step = self->done + 1,
-                                 .low = -INFINITY,
-                                 .high = INFINITY,
                                  .factor = o->clip > 0 && self->norm > o->clip ? o->clip / self->norm : 1};
     for (int64_t i = 0; i < model->n_weights; i++) {
         struct weight *w = &model->weights[i];
         adamw.decay = w->rows > 1 && w != model->embedding ? o->decay : 0;
-        TRY(backend_run(model->backend, &(struct op_call){.op = OP_adamw,
-                                                          .in = {w->stored, self->m[i], self->v[i], w->grad},
-                                                          .out = {w->stored},
-                                                          .params.adamw = adamw}));
+        TRY(adamw_update(self->adamw, i, adamw));
     }
 done:
     return status;
@@ -102,22 +91,6 @@ done:
 
 // ---- life ----
 
-static enum status weights_open(struct trainer *self) {
-    enum status status = STATUS_OK;
-    struct backend *backend = self->model->backend;
-    for (int64_t i = 0; i < self->model->n_weights; i++) {
-        struct weight *w = &self->model->weights[i];
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "gradient", &w->grad));
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "first moment", &self->m[i]));
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "second moment", &self->v[i]));
-        TRY(fill_zero(backend, self->m[i]));
-        TRY(fill_zero(backend, self->v[i]));
-        w->sink = &accumulate_sink;
-    }
-done:
-    return status;
-}
-
 enum status trainer_new(struct transformer *model, struct step *step, const struct trainer_options *options,
                         struct trainer **out) {
     enum status status = STATUS_OK;
@@ -125,10 +98,8 @@ enum status trainer_new(struct transformer *model, struct step *step, const stru
     struct trainer *self = mem_new(1, sizeof *self);
     *self = (struct trainer){.model = model, .options = *options, .step = step};
     int64_t rows = options->batch * options->seq_len, n = model->n_weights;
-    self->m = mem_new((size_t)n, sizeof *self->m);
-    self->v = mem_new((size_t)n, sizeof *self->v);
     self->host_squares = mem_new((size_t)n, sizeof *self->host_squares);
-    TRY(weights_open(self));
+    TRY(adamw_new(backend, model->weights, n, &self->adamw));
     TRY(mem_buffer_new(rows * (int64_t)sizeof *self->host_targets, "targets", (void **)&self->host_targets));
     TRY(mem_buffer_new(rows * (int64_t)sizeof *self->host_loss, "losses", (void **)&self->host_loss));
     TRY(backend_matrix_new(backend, DTYPE_I32, rows, 1, "tokens", &self->tokens));
@@ -149,56 +120,27 @@ done:
 void trainer_free(struct trainer *self) {
     if (!self) return;
     struct backend *backend = self->model->backend;
-    for (int64_t i = 0; i < self->model->n_weights; i++) {
-        backend_matrix_free(backend, &self->m[i]);
-        backend_matrix_free(backend, &self->v[i]);
-        backend_matrix_free(backend, &self->model->weights[i].grad);
-        self->model->weights[i].sink = NULL;
-    }
+    adamw_free(self->adamw);
     struct view *views[] = {&self->tokens, &self->targets, &self->loss, &self->squares};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) backend_matrix_free(backend, views[i]);
     mem_buffer_free(self->host_targets);
     mem_buffer_free(self->host_loss);
     free(self->host_squares);
-    free(self->m);
-    free(self->v);
     free(self);
 }
 
 // ---- state ----
 
-enum { ARRAYS = 3 };
-
-// The k-th array of weight i and its name in a checkpoint.
-static struct view state_array(const struct trainer *self, int64_t i, int k, char name[32]) {
-    const struct view arrays[ARRAYS] = {self->model->weights[i].stored, self->m[i], self->v[i]};
-    snprintf(name, 32, "%c.%lld", "wmv"[k], (long long)i);
-    return arrays[k];
-}
-
 enum status trainer_save(const struct trainer *self, struct checkpoint *state) {
-    enum status status = STATUS_OK;
     checkpoint_add_integer(state, "done", self->done);
-    for (int64_t i = 0; i < self->model->n_weights; i++)
-        for (int k = 0; k < ARRAYS; k++) {
-            char name[32];
-            struct view array = state_array(self, i, k, name);
-            TRY(checkpoint_add_view(state, name, self->model->backend, array));
-        }
-done:
-    return status;
+    return adamw_save(self->adamw, "", state);
 }
 
 enum status trainer_load(struct trainer *self, const struct checkpoint *state) {
     enum status status = STATUS_OK;
     int64_t done = 0;
     TRY(checkpoint_integer(state, "done", 0, self->options.steps, &done));
-    for (int64_t i = 0; i < self->model->n_weights; i++)
-        for (int k = 0; k < ARRAYS; k++) {
-            char name[32];
-            struct view array = state_array(self, i, k, name);
-            TRY(checkpoint_view(state, name, self->model->backend, array));
-        }
+    TRY(adamw_load(self->adamw, "", state));
     self->done = done;
 done:
     return status;

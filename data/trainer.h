@@ -12,6 +12,7 @@
 #define DQ_DATA_TRAINER_H
 
 #include "core/nn/transformer.h"
+#include "data/adamw.h"
 #include "data/checkpoint.h"
 #include "data/trainer_start.h"
 
@@ -25,7 +26,7 @@ struct trainer {
     struct transformer *model;
     struct trainer_options options;
     struct step *step;
-    struct view *m, *v;                         // moments per weight
+    struct adamw *adamw;
     struct view tokens, targets, loss, squares; // of one step; squares [n_weights, 1]
     int32_t *host_targets;
     double *host_loss, *host_squares;

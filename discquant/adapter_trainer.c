@@ -4,7 +4,6 @@
 #include "discquant/optimizer.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 double adapter_trainer_rate(const struct adapter_trainer_options *o, int64_t done) {
@@ -62,30 +61,18 @@ done:
 
 // ---- the step ----
 
-static enum status fill_zero(struct backend *backend, struct view v) {
-    return backend_run(backend, &(struct op_call){.op = OP_fill, .out = {v}, .params.value = 0});
-}
-
 static enum status update(struct adapter_trainer *self) {
     enum status status = STATUS_OK;
     const struct adapter_trainer_options *o = &self->options;
     for (int64_t i = 0; i < self->lora->n_weights; i++) {
-        struct weight *w = &self->lora->weights[i];
         double scaling = i % 2 ? self->lora->scaling : 1;
-        struct adamw_params adamw = {.rate = scaling * adapter_trainer_rate(o, self->done),
-                                     .beta1 = 0.9,
-                                     .beta2 = 0.999,
-                                     .eps = 1e-8,
-                                     .decay = o->decay / scaling,
-                                     .step = self->done + 1,
-                                     .low = -INFINITY,
-                                     .high = INFINITY,
-                                     .factor = scaling};
-        TRY(backend_run(self->lora->model->backend,
-                        &(struct op_call){.op = OP_adamw,
-                                          .in = {w->stored, self->m[i], self->v[i], w->grad},
-                                          .out = {w->stored},
-                                          .params.adamw = adamw}));
+        TRY(adamw_update(self->adamw, i,
+                         (struct adamw_params){.rate = scaling * adapter_trainer_rate(o, self->done),
+                                               .beta1 = 0.9,
+                                               .beta2 = 0.999,
+                                               .decay = o->decay / scaling,
+                                               .step = self->done + 1,
+                                               .factor = scaling}));
     }
 done:
     return status;
@@ -95,8 +82,7 @@ enum status adapter_trainer_step(struct adapter_trainer *self, const int32_t *to
     enum status status = STATUS_OK;
     const struct adapter_trainer_options *o = &self->options;
     double kl_sum = 0;
-    for (int64_t i = 0; i < self->lora->n_weights; i++)
-        TRY(fill_zero(self->lora->model->backend, self->lora->weights[i].grad));
+    TRY(adamw_zero(self->adamw));
     for (int64_t first = 0; first < o->batch; first += o->micro_batch) {
         int64_t n = o->batch - first < o->micro_batch ? o->batch - first : o->micro_batch;
         TRY(pass_run(self, tokens + first * o->seq_len, n, &kl_sum));
@@ -113,22 +99,6 @@ done:
 
 // ---- life ----
 
-static enum status arrays_new(struct adapter_trainer *self) {
-    enum status status = STATUS_OK;
-    struct backend *backend = self->lora->model->backend;
-    for (int64_t i = 0; i < self->lora->n_weights; i++) {
-        struct weight *w = &self->lora->weights[i];
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "gradient", &w->grad));
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "first moment", &self->m[i]));
-        TRY(backend_matrix_new(backend, DTYPE_F32, w->rows, w->cols, "second moment", &self->v[i]));
-        TRY(fill_zero(backend, self->m[i]));
-        TRY(fill_zero(backend, self->v[i]));
-        w->sink = &accumulate_sink;
-    }
-done:
-    return status;
-}
-
 enum status adapter_trainer_new(struct lora *lora, struct step *step, const struct adapter_trainer_options *options,
                                 struct adapter_trainer **out) {
     REQUIRE(lora->scaling != 0, "an adapter times 0 has no gradient");
@@ -139,12 +109,10 @@ enum status adapter_trainer_new(struct lora *lora, struct step *step, const stru
     if (self->options.micro_batch <= 0 || self->options.micro_batch > options->batch)
         self->options.micro_batch = options->batch;
     int64_t rows = self->options.micro_batch * options->seq_len;
-    self->m = mem_new((size_t)lora->n_weights, sizeof *self->m);
-    self->v = mem_new((size_t)lora->n_weights, sizeof *self->v);
     void *host = NULL;
     TRY(mem_buffer_new(rows * (int64_t)sizeof *self->host_kl, "losses", &host));
     self->host_kl = host;
-    TRY(arrays_new(self));
+    TRY(adamw_new(backend, lora->weights, lora->n_weights, &self->adamw));
     TRY(backend_matrix_new(backend, DTYPE_I32, rows, 1, "tokens", &self->tokens));
     TRY(backend_matrix_new(backend, DTYPE_F64, rows, 1, "losses", &self->kl));
     TRY(transformer_prepare(lora->model, options->seq_len));
@@ -161,17 +129,10 @@ done:
 void adapter_trainer_free(struct adapter_trainer *self) {
     if (!self) return;
     struct backend *backend = self->lora->model->backend;
-    for (int64_t i = 0; i < self->lora->n_weights; i++) {
-        backend_matrix_free(backend, &self->m[i]);
-        backend_matrix_free(backend, &self->v[i]);
-        backend_matrix_free(backend, &self->lora->weights[i].grad);
-        self->lora->weights[i].sink = NULL;
-    }
+    adamw_free(self->adamw);
     backend_matrix_free(backend, &self->tokens);
     backend_matrix_free(backend, &self->kl);
     mem_buffer_free(self->host_kl);
-    free(self->m);
-    free(self->v);
     free(self);
 }
 
@@ -182,36 +143,16 @@ int64_t adapter_trainer_bytes(const struct adapter_trainer *self) {
 
 // ---- state ----
 
-enum { STATE_ARRAYS = 3 };
-
-// The k-th array of weight i and its name in a checkpoint.
-static struct view state_array(const struct adapter_trainer *self, int64_t i, int k, char name[32]) {
-    const struct view arrays[STATE_ARRAYS] = {self->lora->weights[i].stored, self->m[i], self->v[i]};
-    snprintf(name, 32, "lora.%c.%lld", "wmv"[k], (long long)i);
-    return arrays[k];
-}
-
 enum status adapter_trainer_save(const struct adapter_trainer *self, struct checkpoint *state) {
-    enum status status = STATUS_OK;
     checkpoint_add_integer(state, "lora.done", self->done);
-    for (int64_t i = 0; i < STATE_ARRAYS * self->lora->n_weights; i++) {
-        char name[32];
-        struct view array = state_array(self, i / STATE_ARRAYS, (int)(i % STATE_ARRAYS), name);
-        TRY(checkpoint_add_view(state, name, self->lora->model->backend, array));
-    }
-done:
-    return status;
+    return adamw_save(self->adamw, "lora.", state);
 }
 
 enum status adapter_trainer_load(struct adapter_trainer *self, const struct checkpoint *state) {
     enum status status = STATUS_OK;
     int64_t done = 0;
     TRY(checkpoint_integer(state, "lora.done", 0, self->options.steps, &done));
-    for (int64_t i = 0; i < STATE_ARRAYS * self->lora->n_weights; i++) {
-        char name[32];
-        struct view array = state_array(self, i / STATE_ARRAYS, (int)(i % STATE_ARRAYS), name);
-        TRY(checkpoint_view(state, name, self->lora->model->backend, array));
-    }
+    TRY(adamw_load(self->adamw, "lora.", state));
     self->done = done;
 done:
     return status;

@@ -15,6 +15,7 @@
 #define DQ_DISCQUANT_ADAPTER_TRAINER_H
 
 #include "core/nn/lora.h"
+#include "data/adamw.h"
 #include "data/checkpoint.h"
 
 struct adapter_trainer_options {
@@ -30,7 +31,7 @@ struct adapter_trainer {
     struct lora *lora;
     struct adapter_trainer_options options;
     struct step *step;
-    struct view *m, *v;     // [n_weights] of the adapters, F32
+    struct adamw *adamw;    // of the adapters
     struct view tokens, kl; // of one pass
     double *host_kl;
     int64_t done;             // steps taken

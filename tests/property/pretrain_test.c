@@ -68,8 +68,8 @@ static void draw_tokens(int64_t step, int32_t *tokens) {
 static double first_gradient_norm(const struct trainer *trainer) {
     double squares = 0;
     for (int64_t i = 0; i < trainer->model->n_weights; i++)
-        for (int64_t k = 0; k < view_count(trainer->m[i]); k++) {
-            double g = 10 * (double)((const float *)trainer->m[i].data)[k];
+        for (int64_t k = 0; k < view_count(trainer->adamw->m[i]); k++) {
+            double g = 10 * (double)((const float *)trainer->adamw->m[i].data)[k];
             squares += g * g;
         }
     return sqrt(squares);
