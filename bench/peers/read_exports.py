@@ -4,12 +4,15 @@
     python3 -m venv venv
     venv/bin/pip install torch safetensors transformers numpy gguf==0.19.0 compressed-tensors==0.20.0 xllamacpp==2026.10.11549
     venv/bin/pip install --no-deps auto-gptq==0.7.1
+    venv/bin/pip download --no-deps gptqmodel==7.7.0 && tar xzf gptqmodel-7.7.0.tar.gz
+    venv/bin/pip install accelerate device-smi protobuf pillow requests pypcre tokenicer logbar datasets torchao defuser dill
     discquant-data export RUN --to hf,gptq,compressed-tensors,gguf
-    venv/bin/python bench/peers/read_exports.py RUN [--text FILE --seq-len 128 --windows 4]
+    PYTHONPATH=gptqmodel-7.7.0 venv/bin/python bench/peers/read_exports.py RUN [--text FILE --seq-len 128 --windows 4]
 
 What is there of RUN/export.gguf, RUN/export-gptq and RUN/export-compressed-tensors is read by
   gguf                gguf.quants.dequantize, and its reader of metadata
   auto-gptq           the torch branch of its QuantLinear ("cuda-old"), which is what runs without a GPU; first version only
+  gptqmodel           its TorchLinear, both versions; unpacked beside us, as its installation wants a GPU's compiler
   compressed-tensors  its PackedQuantizationCompressor with the scheme that its own parser makes of config.json
 and must equal RUN/model bit for bit in float32 (both zeros are one value). With --text the file goes through llama.cpp's
 server (xllamacpp): its perplexity beside the one Transformers gives to RUN/model and to the GGUF file on the same tokens, and
@@ -93,31 +96,59 @@ def read_gguf(run, model, config):
 
 # ---- GPTQ
 
-def read_gptq(run, model, _):
-    folder = os.path.join(run, "export-gptq")
+def auto_gptq_layer(config):
     spec = importlib.util.find_spec("auto_gptq")  # its __init__ wants packages that reading does not need
     path = os.path.join(spec.submodule_search_locations[0], "nn_modules", "qlinear", "qlinear_cuda_old.py")
     spec = importlib.util.spec_from_file_location("qlinear_cuda_old", path)
     qlinear = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(qlinear)
-    config = json.load(open(os.path.join(folder, "quantize_config.json")))
-    if config["checkpoint_format"] != "gptq":
-        say(reader="auto-gptq", skipped=config["checkpoint_format"] + ": this package reads the first version only")
-        return
-    export = tensors_of(folder)
-    values, coded = 0, 0
-    for name, file in model.items():
-        want, base = file.get_tensor(name), name.removesuffix(".weight")
-        if base + ".qweight" not in export:
-            values += compare("auto-gptq", name, export[name].get_tensor(name), want)
-            continue
-        outs, ins = want.shape
+
+    def weight(state, ins, outs):
         layer = qlinear.QuantLinear(config["bits"], config["group_size"], ins, outs, False, weight_dtype=torch.float32)
-        state = {k: export[f"{base}.{k}"].get_tensor(f"{base}.{k}") for k in ("qweight", "qzeros", "scales", "g_idx")}
-        layer.load_state_dict({**state, "scales": state["scales"].float()})
-        values += compare("auto-gptq", name, layer(torch.eye(ins)).T, want)
-        coded += 1
-    say(reader="auto-gptq", tensors=len(model), coded=coded, values=values, bits=config["bits"])
+        layer.load_state_dict(state)
+        return layer(torch.eye(ins)).T
+
+    return weight if config["checkpoint_format"] == "gptq" else None
+
+
+def gptqmodel_layer(config):
+    if not importlib.util.find_spec("gptqmodel"):
+        return None
+    from gptqmodel.nn_modules.qlinear.torch import TorchLinear
+    from gptqmodel.utils.model import convert_gptq_v1_to_v2_format_module
+
+    def weight(state, ins, outs):
+        layer = TorchLinear(bits=config["bits"], group_size=config["group_size"], sym=config["sym"], desc_act=config["desc_act"],
+                            in_features=ins, out_features=outs)
+        layer.scales = torch.empty_like(layer.scales, dtype=torch.float32)
+        layer.load_state_dict(state, strict=True)
+        if config["checkpoint_format"] == "gptq":
+            convert_gptq_v1_to_v2_format_module(layer, config["bits"], torch.int32)
+        layer.post_init()
+        return layer.dequantize_weight().T
+
+    return weight
+
+
+def read_gptq(run, model, _):
+    folder = os.path.join(run, "export-gptq")
+    config = json.load(open(os.path.join(folder, "quantize_config.json")))
+    export = tensors_of(folder)
+    for reader, layer in (("auto-gptq", auto_gptq_layer(config)), ("gptqmodel", gptqmodel_layer(config))):
+        if not layer:
+            say(reader=reader, skipped=config["checkpoint_format"] + ": not installed, or reads the first version only")
+            continue
+        values, coded = 0, 0
+        for name, file in model.items():
+            want, base = file.get_tensor(name), name.removesuffix(".weight")
+            if base + ".qweight" not in export:
+                values += compare(reader, name, export[name].get_tensor(name), want)
+                continue
+            outs, ins = want.shape
+            state = {k: export[f"{base}.{k}"].get_tensor(f"{base}.{k}") for k in ("qweight", "qzeros", "scales", "g_idx")}
+            values += compare(reader, name, layer({**state, "scales": state["scales"].float()}, ins, outs), want)
+            coded += 1
+        say(reader=reader, tensors=len(model), coded=coded, values=values, bits=config["bits"], format=config["checkpoint_format"])
 
 
 # ---- compressed-tensors
