@@ -37,19 +37,47 @@ static int64_t best_of(const struct harness_doc *doc, const double *scores, bool
     return best;
 }
 
+// A choice behind its context.
+struct asked {
+    struct token_list tokens;
+    int64_t first, choice;
+};
+
+static int by_tokens(const void *left, const void *right) {
+    const struct token_list *a = &((const struct asked *)left)->tokens, *b = &((const struct asked *)right)->tokens;
+    for (int64_t i = 0; i < a->n_tokens && i < b->n_tokens; i++)
+        if (a->tokens[i] != b->tokens[i]) return a->tokens[i] < b->tokens[i] ? -1 : 1;
+    return (a->n_tokens > b->n_tokens) - (a->n_tokens < b->n_tokens);
+}
+
+// scores [n_requests]. Sequences are read in the order of their tokens, where neighbours share most: choices of different lengths have
+// different windows of a text that is longer than the model's positions.
+static enum status choices_score(struct harness *self, const struct harness_doc *doc, double *scores) {
+    enum status status = STATUS_OK;
+    struct asked *asked = mem_new((size_t)doc->n_requests, sizeof *asked);
+    for (int64_t k = 0; k < doc->n_requests; k++) {
+        asked[k].choice = k;
+        TRY(harness_encode_pair(&self->how, &doc->requests[k], &asked[k].tokens, &asked[k].first));
+    }
+    qsort(asked, (size_t)doc->n_requests, sizeof *asked, by_tokens);
+    for (int64_t k = 0; k < doc->n_requests; k++) {
+        double *score = &scores[asked[k].choice];
+        TRY(scorer_loglikelihood(self->scorer, asked[k].tokens.tokens, asked[k].tokens.n_tokens, asked[k].first,
+                                 score));
+        if (!isfinite(*score)) TRY(status_set(STATUS_INVALID, "the model's probability of a choice is not a number"));
+    }
+done:
+    for (int64_t k = 0; k < doc->n_requests; k++) token_list_free(&asked[k].tokens);
+    free(asked);
+    return status;
+}
+
 static enum status choices_ask(struct harness *self, int64_t i, struct record *line) {
     enum status status = STATUS_OK;
     const struct harness_doc *doc = &self->docs->docs[i];
     double *scores = mem_new((size_t)doc->n_requests, sizeof *scores);
+    TRY(choices_score(self, doc, scores));
     for (int64_t k = 0; k < doc->n_requests; k++) {
-        struct token_list tokens = {0};
-        int64_t first;
-        TRY(harness_encode_pair(&self->how, &doc->requests[k], &tokens, &first));
-        status = scorer_loglikelihood(self->scorer, tokens.tokens, tokens.n_tokens, first, &scores[k]);
-        token_list_free(&tokens);
-        if (status == STATUS_OK && !isfinite(scores[k]))
-            status = status_set(STATUS_INVALID, "the model's probability of a choice is not a number");
-        if (status != STATUS_OK) goto done;
         char *key = mem_format("loglikelihood_%lld", (long long)k);
         record_number(line, key, scores[k]);
         free(key);

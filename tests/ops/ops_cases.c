@@ -167,6 +167,8 @@ const struct op_case op_cases[] = {
     {OP_attention_cached, .n = 1, .heads = 2, .kv = 1, .d = 96, .past = 1500},
     {OP_attention_cached, .n = 2, .heads = 2, .kv = 2, .d = 256, .past = 70, .window = 60},
     {OP_attention_cached, .n = 33, .heads = 2, .kv = 1, .d = 10, .past = 3, .window = 6},
+    {OP_attention_cached, .n = 40, .heads = 8, .kv = 2, .d = 64, .past = 700, .window = 90},
+    {OP_attention_cached, .n = 300, .heads = 4, .kv = 2, .d = 8, .past = 500},
     WIDTH_CASES(OP_swiglu),
     WIDTH_CASES(OP_swiglu_grad),
     WIDTH_CASES(OP_swiglu_tangent),
