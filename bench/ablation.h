@@ -92,9 +92,6 @@ enum status ablation_execute(struct ablation *ablation, const struct ablation_ex
 bool ablation_row_ended(const struct ablation *ablation, const struct ablation_row *row);
 const char *ablation_row_error(const struct ablation *ablation, const struct ablation_row *row); // NULL: none
 
-// Half the width of the 95 % interval of the mean of n >= 2 values, by Student's t; NaN for n = 1.
-double ablation_interval(const double *values, int64_t n);
-
 // OUT/table.csv and OUT/summary.md from the rows that have ended; *summary is the latter's text as a new string.
 enum status ablation_tables(const struct ablation *ablation, char **summary);
 

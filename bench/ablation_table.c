@@ -1,27 +1,16 @@
-// What an ablation leaves for people: table.csv, a line per row, and summary.md, means over seeds.
-//
-// Mean m of n values x_i, s^2 = sum (x_i - m)^2 / (n - 1); the 95 % interval is m +- t s / sqrt(n) with t the 0.975 quantile of
-// Student's t with n - 1 degrees of freedom.
+// What an ablation leaves for people: table.csv, a line per row, and summary.md, means over seeds with Student's intervals.
 #include "bench/ablation.h"
 
 #include "core/base/mem.h"
 #include "data/buffer.h"
 #include "data/whole_file.h"
+#include "theory/student.h"
 
-#include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-double ablation_interval(const double *values, int64_t n) {
-    double sum = 0, squares = 0;
-    if (n < 2) return NAN;
-    for (int64_t i = 0; i < n; i++) sum += values[i];
-    for (int64_t i = 0; i < n; i++) squares += (values[i] - sum / (double)n) * (values[i] - sum / (double)n);
-    return gsl_cdf_tdist_Pinv(0.975, (double)(n - 1)) * sqrt(squares / (double)(n - 1) / (double)n);
-}
 
 bool ablation_row_ended(const struct ablation *a, const struct ablation_row *row) {
     bool ended = a->runs[row->run].state >= RUN_DONE;
@@ -195,13 +184,11 @@ static int decimals(double value, int digits) {
 
 // Mean +- half the interval, the latter with two significant digits; four digits of what has no interval.
 static void add_mean(struct buffer *text, const double *values, int64_t n, int64_t n_rows) {
-    double sum = 0, half = ablation_interval(values, n);
-    for (int64_t i = 0; i < n; i++) sum += values[i];
-    double mean = sum / (double)n;
-    if (half > 0)
-        add(text, "%.*f ± %.*f", decimals(half, 2), mean, decimals(half, 2), half);
+    struct student of = student_of(values, n);
+    if (of.half > 0)
+        add(text, "%.*f ± %.*f", decimals(of.half, 2), of.mean, decimals(of.half, 2), of.half);
     else
-        add(text, "%.*f%s", decimals(mean, 4), mean, n > 1 ? " ± 0" : "");
+        add(text, "%.*f%s", decimals(of.mean, 4), of.mean, n > 1 ? " ± 0" : "");
     if (n != n_rows) add(text, " (n = %lld)", (long long)n);
 }
 

@@ -112,7 +112,7 @@ static enum status row_scores(const struct run_set *set, const struct run_group 
     for (int64_t i = 0; i < group->n && runs->n_tasks; i++) TRY(digest_of_result(group->runs[i], &digests[i]));
     for (int64_t t = 0; t < runs->n_tasks; t++) {
         for (int64_t i = 0; i < group->n; i++) values[i] = score_of(set, runs->tasks[t], digests[i]);
-        interval_of(values, group->n, &row->scores[t].mean, &row->scores[t].half);
+        row->scores[t] = student_of(values, group->n);
     }
 done:
     for (int64_t i = 0; i < group->n; i++) free(digests[i]);
@@ -152,9 +152,9 @@ static enum status row_fill(const struct run_set *set, const struct run_groups *
                                .group = whole_number(run_setting(run, "group_size")),
                                .bits_per_weight = run_number(run, "bits_per_weight"),
                                .kl_rtn = run_number(run, "kl_rtn")};
-    run_group_interval(group, "kl", &row->kl.mean, &row->kl.half);
-    run_group_interval(group, "perplexity", &row->perplexity.mean, &row->perplexity.half);
-    run_group_interval(group, "top1_agreement", &row->agreement.mean, &row->agreement.half);
+    row->kl = run_group_figure(group, "kl");
+    row->perplexity = run_group_figure(group, "perplexity");
+    row->agreement = run_group_figure(group, "top1_agreement");
     return row_scores(set, group, runs, row);
 }
 

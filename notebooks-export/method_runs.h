@@ -4,18 +4,14 @@
 
 #include "notebooks-export/run_groups.h"
 
-struct estimate {
-    double mean, half; // half of the 95 % interval over seeds; NaN where there is one run
-};
-
 struct method_row {
     const struct run_info *run; // the first of them
     int64_t n;                  // runs
     char *label;                // method, and the settings that tell it from its neighbours
     char *bits, *group;
     double bits_per_weight, kl_rtn;
-    struct estimate kl, perplexity, agreement;
-    struct estimate *scores; // [n_tasks]
+    struct student kl, perplexity, agreement;
+    struct student *scores; // [n_tasks]
 };
 
 struct method_task {

@@ -167,7 +167,7 @@ static void add_methods(struct panel *panel, const struct method_runs *runs, int
         for (int64_t j = i; j < runs->n; j++) {
             const struct method_row *row = &runs->rows[j];
             if (strcmp(row->label, label) != 0) continue;
-            const struct estimate *e = task == -2 ? &row->kl : task == -1 ? &row->perplexity : &row->scores[task];
+            const struct student *e = task == -2 ? &row->kl : task == -1 ? &row->perplexity : &row->scores[task];
             series_point(series, row->bits_per_weight, e->mean, e->mean - e->half, e->mean + e->half);
         }
     }
@@ -234,7 +234,7 @@ enum status figure_mix(const struct run_set *set, struct figure **out) {
                 figure_panel(figure, runs->tasks[t].name, "share of the second corpus", runs->tasks[t].key, 0), "",
                 LOOK_MARKS, 0);
             for (int64_t i = 0; i < runs->n; i++) {
-                const struct estimate *e = &runs->rows[i].scores[t];
+                const struct student *e = &runs->rows[i].scores[t];
                 series_point(score, run_setting(runs->rows[i].run, "second_share"), e->mean, e->mean - e->half,
                              e->mean + e->half);
             }

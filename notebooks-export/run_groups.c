@@ -3,8 +3,6 @@
 #include "core/base/mem.h"
 #include "data/record.h"
 
-#include <gsl/gsl_cdf.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,25 +52,12 @@ void run_groups_free(struct run_groups *groups) {
     free(groups);
 }
 
-void interval_of(const double *values, int64_t n, double *mean, double *half) {
-    double sum = 0, squares = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (!isnan(values[i])) sum += values[i], count++;
-    *mean = count ? sum / (double)count : NAN;
-    *half = NAN;
-    if (count < 2) return;
-    for (int64_t i = 0; i < n; i++)
-        if (!isnan(values[i])) squares += (values[i] - *mean) * (values[i] - *mean);
-    double free_values = (double)(count - 1);
-    *half = gsl_cdf_tdist_Pinv(0.975, free_values) * sqrt(squares / free_values / (double)count);
-}
-
-void run_group_interval(const struct run_group *group, const char *key, double *mean, double *half) {
+struct student run_group_figure(const struct run_group *group, const char *key) {
     double *values = mem_new((size_t)group->n, sizeof *values);
     for (int64_t i = 0; i < group->n; i++) values[i] = run_number(group->runs[i], key);
-    interval_of(values, group->n, mean, half);
+    struct student of = student_of(values, group->n);
     free(values);
+    return of;
 }
 
 static bool is_in(const char *key, const char *const *list) {

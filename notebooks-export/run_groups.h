@@ -3,6 +3,7 @@
 #define DQ_NOTEBOOKS_EXPORT_RUN_GROUPS_H
 
 #include "notebooks-export/run_set.h"
+#include "theory/student.h"
 
 struct run_group {
     const struct run_info **runs; // borrowed from the set
@@ -17,11 +18,8 @@ struct run_groups {
 struct run_groups *run_groups_new(const struct run_set *set, bool (*keep)(const struct run_info *run));
 void run_groups_free(struct run_groups *groups); // accepts NULL
 
-// Mean of values [n] and half the width of its 95 % interval by Student's t; NaN for one value. Values that are NaN do not count.
-void interval_of(const double *values, int64_t n, double *mean, double *half);
-
-// Of figures in result.json.
-void run_group_interval(const struct run_group *group, const char *key, double *mean, double *half);
+// Over the figures `key` in the result.json of its runs.
+struct student run_group_figure(const struct run_group *group, const char *key);
 
 // "lr 0.05, steps 512": settings in which the group differs from others of `groups` with the same `same` (a list of settings that ends
 // with NULL), without those. A new string; empty where it does not.

@@ -51,16 +51,6 @@ static struct run_set *read_set(const char *folder) {
 
 // ---- pieces ----
 
-static void intervals_are_students(void **state) {
-    (void)state;
-    double mean, half;
-    interval_of((double[]){1, 2, 3}, 3, &mean, &half);
-    check_near(mean, 2, 1e-15, 0);
-    check_near(half, 0.95 / sqrt(2 * 0.975 * 0.025) / sqrt(3), 1e-9, 0); // t with 2 degrees of freedom in closed form
-    interval_of((double[]){7, NAN}, 2, &mean, &half);
-    assert_true(mean == 7 && isnan(half));
-}
-
 static void tables_escape_what_they_hold(void **state) {
     (void)state;
     struct table *table = table_new("t", "Table", "title");
@@ -262,7 +252,6 @@ static void a_report_holds_what_the_runs_give_and_names_the_rest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(intervals_are_students),
         cmocka_unit_test(tables_escape_what_they_hold),
         cmocka_unit_test(arrays_come_back_as_they_were_written),
         cmocka_unit_test(points_that_are_none_are_named_by_line),

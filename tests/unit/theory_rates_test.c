@@ -4,6 +4,7 @@
 #include "theory/rates.h"
 #include "theory/residual.h"
 #include "theory/sharper_bound.h"
+#include "theory/student.h"
 
 #include <gsl/gsl_sf_zeta.h>
 
@@ -186,6 +187,19 @@ static void the_sharper_bound_falls_with_its_power(void **state) {
     }
 }
 
+static void intervals_are_students(void **state) {
+    (void)state;
+    struct student of = student_of((double[]){1, NAN, 2, 3}, 4);
+    check_near(of.mean, 2, 1e-15, 0);
+    check_near(of.half, 0.95 / sqrt(2 * 0.975 * 0.025) / sqrt(3), 1e-9,
+               0); // t with 2 degrees of freedom in closed form
+    of = student_of((double[]){7, NAN}, 2);
+    assert_true(of.mean == 7 && isnan(of.half));
+    assert_true(isnan(student_of(NULL, 0).mean));
+    of = student_of((double[]){3.1125, 3.1125, 3.1125}, 3);
+    assert_true(of.half == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_of_a_power_law_are_the_sums_of_its_terms),
@@ -197,6 +211,7 @@ int main(void) {
         cmocka_unit_test(proposition_4_closed_form_covers_its_blocks),
         cmocka_unit_test(the_sharper_bounds_are_ordered),
         cmocka_unit_test(the_sharper_bound_falls_with_its_power),
+        cmocka_unit_test(intervals_are_students),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
