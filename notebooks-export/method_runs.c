@@ -29,7 +29,7 @@ bool method_has_objective(const struct run_info *run) { return rounds(run) && di
 bool method_has_random_direction(const struct run_info *run) {
     return rounds(run) && differs(run, "direction", "closest");
 }
-bool method_is_mixed(const struct run_info *run) { return rounds(run) && run_setting(run, "second_share") > 0; }
+bool method_is_mixed(const struct run_info *run) { return rounds(run) && run_setting(run, "second_share") >= 0; }
 
 static bool is_incoherent(const struct run_info *run) { return differs(run, "incoherence", "none"); }
 
@@ -79,15 +79,15 @@ static void task_add(struct method_runs *runs, const struct run_info *run) {
     runs->tasks[runs->n_tasks++] = (struct method_task){task, key};
 }
 
-// What `discquant-bench eval` calls the model that the run has made: a digest of its files.
-static enum status digest_of_result(const struct run_info *run, char **out) {
+// What `discquant-bench eval` calls a file or folder of the run: a digest of it; NULL where there is none. A new string.
+static enum status digest_of(const struct run_info *run, const char *name, char **out) {
     enum status status = STATUS_OK;
-    char *path = mem_format("%s/model", run->path);
+    char *path = mem_format("%s/%s", run->path, name);
     struct record *record = record_new();
     *out = NULL;
     if (folder_exists(path)) {
-        TRY(record_digest(record, "model", path));
-        *out = mem_string(json_string_value(json_object_get(record_json(record), "model")));
+        TRY(record_digest(record, "digest", path));
+        *out = mem_string(json_string_value(json_object_get(record_json(record), "digest")));
     }
 done:
     record_free(record);
@@ -95,28 +95,53 @@ done:
     return status;
 }
 
-static double score_of(const struct run_set *set, struct method_task task, const char *digest) {
-    for (int64_t i = 0; i < set->n && digest; i++)
-        if (score_key(&set->runs[i]) && has_text(&set->runs[i], "task", task.name) &&
-            has_text(&set->runs[i], "model", digest))
-            return run_number(&set->runs[i], task.key);
+// Of the evaluation of a model, with an adapter unless that is NULL.
+static double score_of(const struct run_set *set, struct method_task task, const char *model, const char *adapter) {
+    for (int64_t i = 0; i < set->n && model; i++) {
+        const struct run_info *run = &set->runs[i];
+        const char *asked = run_setting_text(run, "adapter");
+        if (score_key(run) && has_text(run, "task", task.name) && has_text(run, "model", model) &&
+            (adapter ? asked && strcmp(asked, adapter) == 0 : !asked))
+            return run_number(run, task.key);
+    }
     return NAN;
+}
+
+// scores [n_tasks] of what the run has made: the rounded model; of one with an adapter, the two merged or together.
+static enum status run_scores(const struct run_set *set, const struct method_runs *runs, const struct run_info *run,
+                              double *scores) {
+    enum status status = STATUS_OK;
+    char *model = NULL, *merged = NULL, *adapter = NULL;
+    TRY(digest_of(run, "model", &model));
+    if (method_has_adapter(run)) {
+        TRY(digest_of(run, "merged", &merged));
+        TRY(digest_of(run, "adapter", &adapter));
+    }
+    for (int64_t t = 0; t < runs->n_tasks; t++) {
+        scores[t] = score_of(set, runs->tasks[t], merged ? merged : model, merged ? NULL : adapter);
+        if (isnan(scores[t]) && merged) scores[t] = score_of(set, runs->tasks[t], model, adapter);
+    }
+done:
+    free(model);
+    free(merged);
+    free(adapter);
+    return status;
 }
 
 static enum status row_scores(const struct run_set *set, const struct run_group *group, const struct method_runs *runs,
                               struct method_row *row) {
     enum status status = STATUS_OK;
-    char **digests = mem_new((size_t)group->n, sizeof *digests);
+    int64_t n_tasks = runs->n_tasks;
+    double *scores = mem_new((size_t)(group->n * n_tasks + 1), sizeof *scores);
     double *values = mem_new((size_t)group->n, sizeof *values);
-    row->scores = mem_new((size_t)(runs->n_tasks + 1), sizeof *row->scores);
-    for (int64_t i = 0; i < group->n && runs->n_tasks; i++) TRY(digest_of_result(group->runs[i], &digests[i]));
-    for (int64_t t = 0; t < runs->n_tasks; t++) {
-        for (int64_t i = 0; i < group->n; i++) values[i] = score_of(set, runs->tasks[t], digests[i]);
+    row->scores = mem_new((size_t)(n_tasks + 1), sizeof *row->scores);
+    for (int64_t i = 0; i < group->n && n_tasks; i++) TRY(run_scores(set, runs, group->runs[i], scores + i * n_tasks));
+    for (int64_t t = 0; t < n_tasks; t++) {
+        for (int64_t i = 0; i < group->n; i++) values[i] = scores[i * n_tasks + t];
         row->scores[t] = student_of(values, group->n);
     }
 done:
-    for (int64_t i = 0; i < group->n; i++) free(digests[i]);
-    free(digests);
+    free(scores);
     free(values);
     return status;
 }
@@ -142,6 +167,16 @@ static char *label_of(const struct run_groups *groups, const struct run_group *g
     return label;
 }
 
+// Of every run to round-to-nearest in its own setting: the signs of a rotation are a seed's.
+static struct student ratio_to_rtn(const struct run_group *group, const char *key) {
+    double *values = mem_new((size_t)group->n, sizeof *values);
+    for (int64_t i = 0; i < group->n; i++)
+        values[i] = run_number(group->runs[i], key) / run_number(group->runs[i], "kl_rtn");
+    struct student of = student_of(values, group->n);
+    free(values);
+    return of;
+}
+
 static enum status row_fill(const struct run_set *set, const struct run_groups *groups, const struct run_group *group,
                             const struct method_runs *runs, struct method_row *row) {
     const struct run_info *run = group->runs[0];
@@ -150,11 +185,12 @@ static enum status row_fill(const struct run_set *set, const struct run_groups *
                                .label = label_of(groups, group),
                                .bits = whole_number(run_setting(run, "bits")),
                                .group = whole_number(run_setting(run, "group_size")),
-                               .bits_per_weight = run_number(run, "bits_per_weight"),
-                               .kl_rtn = run_number(run, "kl_rtn")};
-    row->kl = run_group_figure(group, "kl");
-    row->perplexity = run_group_figure(group, "perplexity");
-    row->agreement = run_group_figure(group, "top1_agreement");
+                               .bits_per_weight = run_number(run, "bits_per_weight")};
+    bool adapter = method_has_adapter(run);
+    row->kl = run_group_figure(group, adapter ? "kl_lora" : "kl");
+    row->ratio = ratio_to_rtn(group, adapter ? "kl_lora" : "kl");
+    row->perplexity = run_group_figure(group, adapter ? "perplexity_lora" : "perplexity");
+    row->agreement = run_group_figure(group, adapter ? "top1_agreement_lora" : "top1_agreement");
     return row_scores(set, group, runs, row);
 }
 
@@ -175,7 +211,7 @@ enum status method_runs_new(const struct run_set *set, bool (*keep)(const struct
         const struct run_info *run = runs->rows[0].run;
         runs->perplexity_original = run_number(run, "perplexity_original");
         for (int64_t t = 0; t < runs->n_tasks; t++)
-            runs->original[t] = score_of(set, runs->tasks[t], run_setting_text(run, "model"));
+            runs->original[t] = score_of(set, runs->tasks[t], run_setting_text(run, "model"), NULL);
         qsort(runs->rows, (size_t)runs->n, sizeof *runs->rows, by_bits_and_kl);
     }
     *out = runs;

@@ -9,9 +9,9 @@ struct method_row {
     int64_t n;                  // runs
     char *label;                // method, and the settings that tell it from its neighbours
     char *bits, *group;
-    double bits_per_weight, kl_rtn;
-    struct student kl, perplexity, agreement;
-    struct student *scores; // [n_tasks]
+    double bits_per_weight;
+    struct student kl, ratio, perplexity, agreement; // with the adapter where there is one
+    struct student *scores;                   // [n_tasks]
 };
 
 struct method_task {
@@ -22,7 +22,7 @@ struct method_task {
 struct method_runs {
     struct method_row *rows; // by bits per weight, then KL falling
     int64_t n;
-    struct method_task *tasks; // of runs of `discquant-bench eval` whose model is OUT/model of one of the runs
+    struct method_task *tasks; // of runs of `discquant-bench eval`
     int64_t n_tasks;
     double *original; // [n_tasks] scores of the original model; NaN where it was not asked
     double perplexity_original;

@@ -153,6 +153,12 @@ done:
 
 // ---- Figures 4 to 7 ----
 
+enum { SCORE_KL = -2, SCORE_PERPLEXITY = -1 }; // beside the numbers of tasks
+
+static const struct student *score_of(const struct method_row *row, int64_t task) {
+    return task == SCORE_KL ? &row->kl : task == SCORE_PERPLEXITY ? &row->perplexity : &row->scores[task];
+}
+
 // A series per method over bits per weight, the best setting of each where there are several.
 static void add_methods(struct panel *panel, const struct method_runs *runs, int64_t task) {
     const char *seen[16];
@@ -167,7 +173,7 @@ static void add_methods(struct panel *panel, const struct method_runs *runs, int
         for (int64_t j = i; j < runs->n; j++) {
             const struct method_row *row = &runs->rows[j];
             if (strcmp(row->label, label) != 0) continue;
-            const struct student *e = task == -2 ? &row->kl : task == -1 ? &row->perplexity : &row->scores[task];
+            const struct student *e = score_of(row, task);
             series_point(series, row->bits_per_weight, e->mean, e->mean - e->half, e->mean + e->half);
         }
     }
@@ -187,8 +193,8 @@ static enum status bits_figure(const struct run_set *set, const char *id, const 
     if (status != STATUS_OK) return status;
     if (bit_rates(runs) >= 2) {
         struct figure *figure = figure_new(id, place, title);
-        add_methods(figure_panel(figure, "", "bits per weight", "KL, nats", PANEL_LOG_Y), runs, -2);
-        add_methods(figure_panel(figure, "", "bits per weight", "perplexity", 0), runs, -1);
+        add_methods(figure_panel(figure, "", "bits per weight", "KL, nats", PANEL_LOG_Y), runs, SCORE_KL);
+        add_methods(figure_panel(figure, "", "bits per weight", "perplexity", 0), runs, SCORE_PERPLEXITY);
         for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
             add_methods(figure_panel(figure, runs->tasks[t].name, "bits per weight", runs->tasks[t].key, 0), runs, t);
         figure_caption(figure,
@@ -212,35 +218,46 @@ enum status figure_incoherence(const struct run_set *set, struct figure **out) {
 
 // ---- Figure 8 ----
 
+// Rows by method, then the share of the second corpus.
+static int by_method_and_share(const void *a, const void *b) {
+    const struct method_row *x = *(const struct method_row *const *)a, *y = *(const struct method_row *const *)b;
+    const char *left = run_setting_text(x->run, "method"), *right = run_setting_text(y->run, "method");
+    int order = strcmp(left ? left : "", right ? right : "");
+    double difference = run_setting(x->run, "second_share") - run_setting(y->run, "second_share");
+    return order ? order : (difference > 0) - (difference < 0);
+}
+
+static void add_shares(struct panel *panel, const struct method_row *const *rows, int64_t n, int64_t task) {
+    struct series *series = NULL;
+    const char *before = NULL;
+    int n_methods = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const char *method = run_setting_text(rows[i]->run, "method");
+        const struct student *e = score_of(rows[i], task);
+        if (!method) method = "?";
+        if (!before || strcmp(before, method) != 0) series = panel_series(panel, method, LOOK_MARKED_LINE, n_methods++);
+        before = method;
+        series_point(series, run_setting(rows[i]->run, "second_share"), e->mean, e->mean - e->half, e->mean + e->half);
+    }
+}
+
 enum status figure_mix(const struct run_set *set, struct figure **out) {
     struct method_runs *runs = NULL;
     enum status status = method_runs_new(set, method_is_mixed, &runs);
     if (status != STATUS_OK) return status;
     if (runs->n) {
+        const char *share = "share of the second corpus";
         struct figure *figure = figure_new("figure8", "Figure 8", "A share of a second corpus in the calibration text");
-        struct panel *panels[2] = {figure_panel(figure, "", "share of the second corpus", "KL, nats", 0),
-                                   figure_panel(figure, "", "share of the second corpus", "perplexity", 0)};
-        struct series *kl = panel_series(panels[0], "", LOOK_MARKS, 0);
-        struct series *perplexity = panel_series(panels[1], "", LOOK_MARKS, 0);
-        for (int64_t i = 0; i < runs->n; i++) {
-            const struct method_row *row = &runs->rows[i];
-            double share = run_setting(row->run, "second_share");
-            series_point(kl, share, row->kl.mean, row->kl.mean - row->kl.half, row->kl.mean + row->kl.half);
-            series_point(perplexity, share, row->perplexity.mean, row->perplexity.mean - row->perplexity.half,
-                         row->perplexity.mean + row->perplexity.half);
-        }
-        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++) {
-            struct series *score = panel_series(
-                figure_panel(figure, runs->tasks[t].name, "share of the second corpus", runs->tasks[t].key, 0), "",
-                LOOK_MARKS, 0);
-            for (int64_t i = 0; i < runs->n; i++) {
-                const struct student *e = &runs->rows[i].scores[t];
-                series_point(score, run_setting(runs->rows[i].run, "second_share"), e->mean, e->mean - e->half,
-                             e->mean + e->half);
-            }
-        }
+        const struct method_row **rows = mem_new((size_t)runs->n, sizeof *rows);
+        for (int64_t i = 0; i < runs->n; i++) rows[i] = &runs->rows[i];
+        qsort(rows, (size_t)runs->n, sizeof *rows, by_method_and_share);
+        add_shares(figure_panel(figure, "", share, "KL, nats", PANEL_LOG_Y), rows, runs->n, SCORE_KL);
+        add_shares(figure_panel(figure, "", share, "perplexity", 0), rows, runs->n, SCORE_PERPLEXITY);
+        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
+            add_shares(figure_panel(figure, runs->tasks[t].name, share, runs->tasks[t].key, 0), rows, runs->n, t);
         figure_caption(figure,
                        "Measured on the validation text, which is the first corpus's unless another was given.");
+        free(rows);
         *out = figure;
     }
     method_runs_free(runs);

@@ -95,7 +95,7 @@ static enum status method_table(const struct run_set *set, const char *id, const
         table_text(table, "%s", row->group);
         table_text(table, "%s", row->label);
         table_interval(table, row->kl.mean, row->kl.half, 4);
-        table_number(table, row->kl.mean / row->kl_rtn, "%.3f");
+        table_number(table, row->ratio.mean, "%.3f");
         table_interval(table, row->perplexity.mean, row->perplexity.half, 4);
         table_interval(table, row->agreement.mean, row->agreement.half, 4);
         for (int64_t t = 0; t < runs->n_tasks; t++) table_interval(table, row->scores[t].mean, row->scores[t].half, 4);

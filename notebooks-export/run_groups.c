@@ -27,6 +27,14 @@ static bool is_same(const struct run_info *a, const struct run_info *b) {
     return strcmp(a->program, b->program) == 0 && covers(a, b) && covers(b, a);
 }
 
+// The same settings and seed give the same bits: a run that two plans share counts once.
+static bool has_seed_of(const struct run_group *group, const struct run_info *run) {
+    for (int64_t i = 0; i < group->n; i++)
+        if (json_equal(json_object_get(group->runs[i]->about, "seed"), json_object_get(run->about, "seed")))
+            return true;
+    return false;
+}
+
 struct run_groups *run_groups_new(const struct run_set *set, bool (*keep)(const struct run_info *run)) {
     struct run_groups *groups = mem_new(1, sizeof *groups);
     for (int64_t i = 0; i < set->n; i++) {
@@ -39,6 +47,7 @@ struct run_groups *run_groups_new(const struct run_set *set, bool (*keep)(const 
             groups->groups[g] = (struct run_group){0};
         }
         struct run_group *group = &groups->groups[g];
+        if (has_seed_of(group, run)) continue;
         group->runs = mem_resize(group->runs, (size_t)group->n + 1, sizeof(const struct run_info *));
         group->runs[group->n++] = run;
     }

@@ -15,6 +15,7 @@ struct run_groups {
     int64_t n;
 };
 
+// Runs that `keep` wants. Of runs with the same settings and seed the first counts.
 struct run_groups *run_groups_new(const struct run_set *set, bool (*keep)(const struct run_info *run));
 void run_groups_free(struct run_groups *groups); // accepts NULL
 

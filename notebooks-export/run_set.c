@@ -11,7 +11,8 @@
 
 enum { DEPTH_MAX = 3 };
 
-static enum status run_add(struct run_set *set, const char *path) {
+// The run in the folder `path`; *is_plan, and nothing added, where it only holds the runs of a plan.
+static enum status run_add(struct run_set *set, const char *path, bool *is_plan) {
     enum status status = STATUS_OK;
     char *about_path = mem_format("%s/run.json", path), *result_path = mem_format("%s/result.json", path);
     struct run_info run = {0};
@@ -19,6 +20,10 @@ static enum status run_add(struct run_set *set, const char *path) {
     json_t *settings = NULL;
     TRY(json_read_file(about_path, &run.about));
     TRY(json_get_string(run.about, about_path, "program", &run.program));
+    if (strcmp(run.program, "discquant-bench ablate") == 0) {
+        *is_plan = true;
+        goto done;
+    }
     TRY(json_get_string(run.about, about_path, "status", &state));
     TRY(json_get_object_or(run.about, about_path, "settings", NULL, &settings));
     if (strcmp(state, "done") != 0) {
@@ -50,9 +55,10 @@ static enum status folder_scan(struct run_set *set, const char *path, int depth)
     char *about = mem_format("%s/run.json", path);
     struct dirent **entries = NULL;
     int n = 0;
+    bool is_plan = false;
     if (file_exists(about)) {
-        status = run_add(set, path);
-        goto done;
+        status = run_add(set, path, &is_plan);
+        if (!is_plan) goto done;
     }
     if (depth == DEPTH_MAX) goto done;
     n = scandir(path, &entries, not_hidden, alphasort);

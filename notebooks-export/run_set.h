@@ -28,7 +28,7 @@ struct run_set {
     int64_t n_left_out;
 };
 
-// A path is a run folder, or holds some up to three folders deep. STATUS_INVALID where a path holds none that is finished;
+// A path is a run folder, or holds some up to three folders deep; that of a plan (`discquant-bench ablate`) stands for the runs in it. STATUS_INVALID where a path holds none that is finished;
 // STATUS_FORMAT for files that are no run's.
 enum status run_set_read(const char *const *paths, int n_paths, struct run_set **out);
 void run_set_free(struct run_set *set); // accepts NULL

@@ -78,7 +78,13 @@ void table_number(struct table *table, double value, const char *format) {
 }
 #pragma GCC diagnostic pop
 
+// Decimals that leave `digits` significant digits of `value`, 8 at most; none where it is 0 or no number.
+static int decimals(double value, int digits) {
+    return fabs(value) > 0 ? (int)fmin(8, digits - 1 - floor(log10(fabs(value)))) : 0;
+}
+
 void table_interval(struct table *table, double mean, double half, int digits) {
+    digits = (int)fmax(digits, half > 0 ? decimals(half, 2) : decimals(mean, 3));
     char *text = isnan(mean)   ? mem_string("")
                  : isnan(half) ? mem_format("%.*f", digits, mean)
                                : mem_format("%.*f ± %.*f", digits, mean, digits, half);

@@ -32,7 +32,8 @@ void table_column(struct table *table, const char *name); // all of them before 
 void table_row(struct table *table);
 void table_text(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void table_number(struct table *table, double value, const char *format); // empty for NaN
-// Mean and half width of its 95 % interval, "0.123 ± 0.004"; half NaN: the mean alone.
+// Mean and half width of its 95 % interval, "0.123 ± 0.004"; half NaN: the mean alone. `digits` decimals, more where two digits of the
+// half width (three of the mean) need them.
 void table_interval(struct table *table, double mean, double half, int digits);
 
 const struct cell *table_cell(const struct table *table, int64_t row, int64_t column);

@@ -3,6 +3,7 @@
 
 #include "data/json.h"
 #include "data/npy.h"
+#include "data/record.h"
 #include "notebooks-export/method_runs.h"
 #include "notebooks-export/paper.h"
 #include "notebooks-export/points.h"
@@ -16,17 +17,22 @@ static void check_failed(enum status status, enum status want, const char *text)
 
 // ---- run folders ----
 
-static void put_run(const char *folder, const char *name, const char *program, const char *state, const char *settings,
-                    const char *result) {
+static void put_run_of(const char *folder, const char *name, const char *program, int seed, const char *state,
+                       const char *settings, const char *result) {
     char *path = mem_format("%s/%s", folder, name);
     assert_int_equal(mkdir(path, 0700), 0);
-    char *about = mem_format("{\"program\": \"%s\", \"command_line\": \"x <y> & z\", \"version\": \"1\", \"status\": "
-                             "\"%s\", \"settings\": %s}",
-                             program, state, settings);
+    char *about = mem_format("{\"program\": \"%s\", \"command_line\": \"x <y> & z\", \"version\": \"1\", \"seed\": %d, "
+                             "\"status\": \"%s\", \"settings\": %s}",
+                             program, seed, state, settings);
     files_put(files_path(path, "run.json"), about, strlen(about));
     if (result) files_put(files_path(path, "result.json"), result, strlen(result));
     free(about);
     free(path);
+}
+
+static void put_run(const char *folder, const char *name, const char *program, const char *state, const char *settings,
+                    const char *result) {
+    put_run_of(folder, name, program, 0, state, settings, result);
 }
 
 static void put_rounding(const char *folder, const char *name, const char *method, int bits, int seed, double kl,
@@ -38,7 +44,7 @@ static void put_rounding(const char *folder, const char *name, const char *metho
         "{\"bits_per_weight\": %g, \"kl\": %.17g, \"kl_rtn\": 0.5, \"perplexity\": 5, \"perplexity_original\": 4, "
         "\"top1_agreement\": 0.75}",
         bits + 0.5, kl);
-    put_run(folder, name, "discquant", "done", settings, result);
+    put_run_of(folder, name, "discquant", seed, "done", settings, result);
     free(settings);
     free(result);
 }
@@ -152,6 +158,78 @@ static void seeds_become_one_row_and_settings_do_not(void **state) {
     files_remove(folder);
 }
 
+static void a_plan_stands_for_its_runs_and_a_shared_run_counts_once(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    put_run(folder, "plan", "discquant-bench ablate", "failed", "{}", NULL);
+    char *runs_folder = mem_format("%s/plan/runs", folder);
+    assert_int_equal(mkdir(runs_folder, 0700), 0);
+    put_rounding(runs_folder, "a", "discquant", 3, 0, 0.1, "m");
+    put_rounding(runs_folder, "b", "discquant", 3, 1, 0.3, "m");
+    put_rounding(folder, "again", "discquant", 3, 1, 0.3, "m"); // another plan's
+    struct run_set *set = read_set(folder);
+    assert_true(set->n == 3 && set->n_left_out == 0);
+    struct method_runs *runs = NULL;
+    check_ok(method_runs_new(set, method_is_plain, &runs));
+    assert_true(runs->n == 1 && runs->rows[0].n == 2);
+    check_near(runs->rows[0].kl.mean, 0.2, 1e-15, 0);
+    check_near(runs->rows[0].ratio.mean, 0.4, 1e-15, 0);
+    method_runs_free(runs);
+    run_set_free(set);
+    free(runs_folder);
+    files_remove(folder);
+}
+
+static char *put_model(const char *run, const char *name, const char *bytes) {
+    char *path = mem_format("%s/%s", run, name);
+    struct record *record = record_new();
+    assert_int_equal(mkdir(path, 0700), 0);
+    files_put(files_path(path, "config.json"), bytes, strlen(bytes));
+    check_ok(record_digest(record, "digest", path));
+    char *digest = mem_string(json_string_value(json_object_get(record_json(record), "digest")));
+    record_free(record);
+    free(path);
+    return digest;
+}
+
+static void an_adapter_has_the_scores_of_the_model_with_it(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    put_run(folder, "a", "discquant", "done", "{\"method\": \"discquant\", \"model\": \"m\", \"lora_rank\": 8}",
+            "{\"kl\": 0.5, \"kl_lora\": 0.25, \"kl_rtn\": 1, \"perplexity\": 9, \"perplexity_lora\": 8}");
+    char *run = mem_string(files_path(folder, "a"));
+    char *model = put_model(run, "model", "rounded"), *adapter = put_model(run, "adapter", "factors");
+    for (int k = 0; k < 2; k++) {
+        char *text = k ? mem_format(", \"adapter\": \"%s\"", adapter) : mem_string("");
+        char *settings = mem_format("{\"task\": \"t\", \"model\": \"%s\"%s}", model, text);
+        put_run(folder, k ? "with" : "without", "discquant-bench eval", "done", settings,
+                k ? "{\"acc\": 0.75}" : "{\"acc\": 0.5}");
+        free(settings);
+        free(text);
+    }
+    for (int merged = 0; merged < 2; merged++) {
+        if (merged) {
+            char *digest = put_model(run, "merged", "product");
+            char *settings = mem_format("{\"task\": \"t\", \"model\": \"%s\"}", digest);
+            put_run(folder, "whole", "discquant-bench eval", "done", settings, "{\"acc\": 0.875}");
+            free(settings);
+            free(digest);
+        }
+        struct run_set *set = read_set(folder);
+        struct method_runs *runs = NULL;
+        check_ok(method_runs_new(set, method_is_adapter_or_base, &runs));
+        assert_true(runs->n == 1 && runs->n_tasks == 1);
+        assert_true(runs->rows[0].scores[0].mean == (merged ? 0.875 : 0.75));
+        assert_true(runs->rows[0].kl.mean == 0.25 && runs->rows[0].perplexity.mean == 8);
+        method_runs_free(runs);
+        run_set_free(set);
+    }
+    free(model);
+    free(adapter);
+    free(run);
+    files_remove(folder);
+}
+
 static void runs_of_two_models_are_not_mixed(void **state) {
     (void)state;
     char *folder = files_folder();
@@ -256,6 +334,8 @@ int main(void) {
         cmocka_unit_test(arrays_come_back_as_they_were_written),
         cmocka_unit_test(points_that_are_none_are_named_by_line),
         cmocka_unit_test(seeds_become_one_row_and_settings_do_not),
+        cmocka_unit_test(a_plan_stands_for_its_runs_and_a_shared_run_counts_once),
+        cmocka_unit_test(an_adapter_has_the_scores_of_the_model_with_it),
         cmocka_unit_test(runs_of_two_models_are_not_mixed),
         cmocka_unit_test(bad_input_gets_one_line),
         cmocka_unit_test(a_report_holds_what_the_runs_give_and_names_the_rest),
