@@ -11,7 +11,7 @@ struct method_row {
     char *bits, *group;
     double bits_per_weight;
     struct student kl, ratio, perplexity, agreement; // with the adapter where there is one
-    struct student *scores;                   // [n_tasks]
+    struct student *scores;                          // [n_tasks]
 };
 
 struct method_task {
