@@ -225,21 +225,39 @@ static void add_count(struct buffer *text, const struct ablation *a, const struc
     add(text, n == of ? " %d |" : " %d of %d |", n, of);
 }
 
-static void summary_head(const struct ablation *a, bool blocks, const char *const *columns, int n,
-                         struct buffer *text) {
+static int axes_shown(const struct ablation *a) {
+    int n = 0;
+    for (int i = 0; i < a->n_axes; i++) n += !a->over[i];
+    return n;
+}
+
+// The row's labels on the axes that are shown. A row with a name of its own has it where the first label is missing, else behind the first.
+static void add_labels(struct buffer *text, const struct ablation *a, const struct ablation_row *row) {
+    const char *name = row->block;
+    bool missing = false;
+    for (int c = 0; c < a->n_axes; c++) missing = missing || (!a->over[c] && !row->labels[c]);
+    if (axes_shown(a) == 0) add(text, " %s |", name);
+    for (int c = 0; c < a->n_axes; c++) {
+        const char *label = row->labels[c];
+        if (a->over[c]) continue;
+        add(text, " %s", label ? label : name);
+        if (label && *name && !missing) add(text, ", %s", name);
+        if (!label || !missing) name = "";
+        add(text, " |");
+    }
+}
+
+static void summary_head(const struct ablation *a, const char *const *columns, int n, struct buffer *text) {
     add(text, "# %s\n\n", a->title);
     if (*a->about) add(text, "%s\n\n", a->about);
     add(text, "|");
-    if (blocks) add(text, " row |");
+    if (axes_shown(a) == 0) add(text, " row |");
     for (int i = 0; i < a->n_axes; i++)
         if (!a->over[i]) add(text, " %s |", a->axes[i]);
     add(text, " n |");
     for (int k = 0; k < n; k++) add(text, " %s |", columns[k]);
     add(text, "\n|");
-    if (blocks) add(text, "---|");
-    for (int i = 0; i < a->n_axes; i++)
-        if (!a->over[i]) add(text, "---|");
-    for (int k = 0; k < n + 1; k++) add(text, "---|");
+    for (int k = 0; k < n + 1 + (axes_shown(a) ? axes_shown(a) : 1); k++) add(text, "---|");
     add(text, "\n");
 }
 
@@ -262,18 +280,14 @@ static void summary_make(const struct ablation *a, struct buffer *text) {
     const char *const *columns = a->n_columns ? a->columns : usual;
     int n_columns = a->n_columns ? a->n_columns : 3;
     double *values = mem_new((size_t)a->n_rows + 1, sizeof *values);
-    bool blocks = false;
-    for (int i = 0; i < a->n_rows; i++) blocks |= *a->rows[i].block != 0;
-    summary_head(a, blocks, columns, n_columns, text);
+    summary_head(a, columns, n_columns, text);
     for (int i = 0; i < a->n_rows; i++) {
         bool seen = false;
         for (int k = 0; k < i && !seen; k++) seen = same_group(a, &a->rows[k], &a->rows[i]);
         if (seen) continue;
         const struct ablation_row *row = &a->rows[i];
         add(text, "|");
-        if (blocks) add(text, " %s |", row->block);
-        for (int c = 0; c < a->n_axes; c++)
-            if (!a->over[c]) add(text, " %s |", row->labels[c] ? row->labels[c] : "");
+        add_labels(text, a, row);
         add_count(text, a, row);
         for (int k = 0; k < n_columns; k++) {
             add(text, " ");
