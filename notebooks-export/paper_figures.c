@@ -159,22 +159,31 @@ static const struct student *score_of(const struct method_row *row, int64_t task
     return task == SCORE_KL ? &row->kl : task == SCORE_PERPLEXITY ? &row->perplexity : &row->scores[task];
 }
 
-// A series per method over bits per weight, the best setting of each where there are several.
+static const char *method_of(const struct method_row *row) {
+    const char *method = run_setting_text(row->run, "method");
+    return method ? method : "?";
+}
+
+// A series per method over bits per weight, of several settings the one with the lowest KL: rows of a bit rate have falling KL.
 static void add_methods(struct panel *panel, const struct method_runs *runs, int64_t task) {
     const char *seen[16];
     int n_seen = 0;
     for (int64_t i = 0; i < runs->n && n_seen < 16; i++) {
-        const char *label = runs->rows[i].label;
+        const char *method = method_of(&runs->rows[i]);
         int k = 0;
-        while (k < n_seen && strcmp(seen[k], label) != 0) k++;
+        while (k < n_seen && strcmp(seen[k], method) != 0) k++;
         if (k < n_seen) continue;
-        seen[n_seen++] = label;
-        struct series *series = panel_series(panel, label, LOOK_MARKED_LINE, k);
-        for (int64_t j = i; j < runs->n; j++) {
-            const struct method_row *row = &runs->rows[j];
-            if (strcmp(row->label, label) != 0) continue;
-            const struct student *e = score_of(row, task);
-            series_point(series, row->bits_per_weight, e->mean, e->mean - e->half, e->mean + e->half);
+        seen[n_seen++] = method;
+        struct series *series = panel_series(panel, method, LOOK_MARKED_LINE, k);
+        const struct method_row *best = NULL;
+        for (int64_t j = i; j <= runs->n; j++) {
+            const struct method_row *row = j < runs->n ? &runs->rows[j] : NULL;
+            if (row && strcmp(method_of(row), method) != 0) continue;
+            if (best && (!row || row->bits_per_weight != best->bits_per_weight)) {
+                const struct student *e = score_of(best, task);
+                series_point(series, best->bits_per_weight, e->mean, e->mean - e->half, e->mean + e->half);
+            }
+            best = row;
         }
     }
 }
@@ -199,7 +208,8 @@ static enum status bits_figure(const struct run_set *set, const char *id, const 
             add_methods(figure_panel(figure, runs->tasks[t].name, "bits per weight", runs->tasks[t].key, 0), runs, t);
         figure_caption(figure,
                        "Bits per weight count codes and 16-bit scales. The original's perplexity is %.4f. Intervals: "
-                       "95 %% over seeds, where there are several.",
+                       "95 %% over seeds, where there are several. Of several settings of a method: the one with the "
+                       "lowest KL.",
                        runs->perplexity_original);
         *out = figure;
     }
@@ -221,8 +231,7 @@ enum status figure_incoherence(const struct run_set *set, struct figure **out) {
 // Rows by method, then the share of the second corpus.
 static int by_method_and_share(const void *a, const void *b) {
     const struct method_row *x = *(const struct method_row *const *)a, *y = *(const struct method_row *const *)b;
-    const char *left = run_setting_text(x->run, "method"), *right = run_setting_text(y->run, "method");
-    int order = strcmp(left ? left : "", right ? right : "");
+    int order = strcmp(method_of(x), method_of(y));
     double difference = run_setting(x->run, "second_share") - run_setting(y->run, "second_share");
     return order ? order : (difference > 0) - (difference < 0);
 }
@@ -232,9 +241,8 @@ static void add_shares(struct panel *panel, const struct method_row *const *rows
     const char *before = NULL;
     int n_methods = 0;
     for (int64_t i = 0; i < n; i++) {
-        const char *method = run_setting_text(rows[i]->run, "method");
+        const char *method = method_of(rows[i]);
         const struct student *e = score_of(rows[i], task);
-        if (!method) method = "?";
         if (!before || strcmp(before, method) != 0) series = panel_series(panel, method, LOOK_MARKED_LINE, n_methods++);
         before = method;
         series_point(series, run_setting(rows[i]->run, "second_share"), e->mean, e->mean - e->half, e->mean + e->half);

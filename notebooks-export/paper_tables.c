@@ -64,9 +64,21 @@ enum status table_gradients(const struct run_set *set, struct table **out) {
 
 // ---- tables of methods ----
 
+// A row of what the table is about, or one with the same grid, text and steps as such a row.
+static bool stands_beside(const struct method_runs *runs, const struct method_row *row,
+                          bool (*about)(const struct run_info *run)) {
+    static const char *const keys[] = {"bits", "group_size", "grid", "samples", "seq_len", "steps", "finish", NULL};
+    if (about(row->run)) return true;
+    for (int64_t i = 0; i < runs->n; i++)
+        if (about(runs->rows[i].run) && runs_agree_where_both_say(row->run, runs->rows[i].run, keys)) return true;
+    return false;
+}
+
 // Rows for every group of runs: what it is, then KL, share of RTN's, perplexity, scores of tasks.
+// With `about` only settings in which there is a run of that kind, beside those of others.
 static enum status method_table(const struct run_set *set, const char *id, const char *place, const char *title,
-                                bool (*keep)(const struct run_info *run), struct table **out) {
+                                bool (*keep)(const struct run_info *run), bool (*about)(const struct run_info *run),
+                                struct table **out) {
     enum status status = STATUS_OK;
     struct method_runs *runs = NULL;
     struct table *table = NULL;
@@ -89,6 +101,7 @@ static enum status method_table(const struct run_set *set, const char *id, const
     table_text(table, "%s", "");
     for (int64_t i = 0; i < runs->n; i++) {
         const struct method_row *row = &runs->rows[i];
+        if (about && !stands_beside(runs, row, about)) continue;
         table_row(table);
         table_number(table, row->bits_per_weight, "%.4g");
         table_text(table, "%s", row->bits);
@@ -111,11 +124,12 @@ done:
 }
 
 enum status table_methods(const struct run_set *set, struct table **out) {
-    return method_table(set, "table2", "Tables 2, 3", "Methods on the same grids", method_is_plain, out);
+    return method_table(set, "table2", "Tables 2, 3", "Methods on the same grids", method_is_plain, NULL, out);
 }
 
 enum status table_incoherence(const struct run_set *set, struct table **out) {
-    return method_table(set, "table5", "Tables 5, 6", "Methods with incoherence processing", method_is_incoherent, out);
+    return method_table(set, "table5", "Tables 5, 6", "Methods with incoherence processing", method_is_incoherent, NULL,
+                        out);
 }
 
 // Only where one of the runs is what the table is about.
@@ -123,7 +137,7 @@ static enum status table_about(const struct run_set *set, bool (*about)(const st
                                const char *place, const char *title, bool (*keep)(const struct run_info *run),
                                struct table **out) {
     for (int64_t i = 0; i < set->n; i++)
-        if (about(&set->runs[i])) return method_table(set, id, place, title, keep, out);
+        if (about(&set->runs[i])) return method_table(set, id, place, title, keep, about, out);
     return STATUS_OK;
 }
 

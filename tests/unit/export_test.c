@@ -158,6 +158,31 @@ static void seeds_become_one_row_and_settings_do_not(void **state) {
     files_remove(folder);
 }
 
+static void labels_leave_out_what_follows_from_other_settings(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    static const char result[] = "{\"kl\": 0.1, \"kl_rtn\": 1, \"bits_per_weight\": 3}";
+    static const char *const settings[] = {
+        "\"finish_from\": 77, \"steps\": 256, \"warmup\": 32", "\"finish_from\": 116, \"steps\": 384, \"warmup\": 48",
+        "\"finish\": \"nearest\", \"finish_from\": 384, \"steps\": 384, \"warmup\": 48"};
+    static const char *const labels[] = {"discquant (steps 256)", "discquant (steps 384)",
+                                         "discquant (steps 384, finish nearest)"};
+    for (int i = 0; i < 3; i++) {
+        char *text = mem_format("{\"method\": \"discquant\", \"bits\": 3, \"model\": \"m\", %s}", settings[i]);
+        put_run(folder, (const char *[]){"a", "b", "c"}[i], "discquant", "done", text, result);
+        free(text);
+    }
+    struct run_set *set = read_set(folder);
+    struct method_runs *runs = NULL;
+    check_ok(method_runs_new(set, method_is_plain, &runs));
+    assert_int_equal(runs->n, 3);
+    for (int i = 0; i < 3; i++)
+        assert_string_equal(runs->rows[i].label, labels[i]); // by path, as their figures are equal
+    method_runs_free(runs);
+    run_set_free(set);
+    files_remove(folder);
+}
+
 static void a_plan_stands_for_its_runs_and_a_shared_run_counts_once(void **state) {
     (void)state;
     char *folder = files_folder();
@@ -334,6 +359,7 @@ int main(void) {
         cmocka_unit_test(arrays_come_back_as_they_were_written),
         cmocka_unit_test(points_that_are_none_are_named_by_line),
         cmocka_unit_test(seeds_become_one_row_and_settings_do_not),
+        cmocka_unit_test(labels_leave_out_what_follows_from_other_settings),
         cmocka_unit_test(a_plan_stands_for_its_runs_and_a_shared_run_counts_once),
         cmocka_unit_test(an_adapter_has_the_scores_of_the_model_with_it),
         cmocka_unit_test(runs_of_two_models_are_not_mixed),
