@@ -164,6 +164,14 @@ static const char *method_of(const struct method_row *row) {
     return method ? method : "?";
 }
 
+// A method looks the same in every figure.
+static int hue_of(const char *method) {
+    static const char *const methods[] = {"rtn", "gptq", "discquant", "qat", "signround"};
+    int n = (int)(sizeof methods / sizeof *methods), i = 0;
+    while (i < n && strcmp(methods[i], method) != 0) i++;
+    return i;
+}
+
 // A series per method over bits per weight, of several settings the one with the lowest KL: rows of a bit rate have falling KL.
 static void add_methods(struct panel *panel, const struct method_runs *runs, int64_t task) {
     const char *seen[16];
@@ -174,7 +182,7 @@ static void add_methods(struct panel *panel, const struct method_runs *runs, int
         while (k < n_seen && strcmp(seen[k], method) != 0) k++;
         if (k < n_seen) continue;
         seen[n_seen++] = method;
-        struct series *series = panel_series(panel, method, LOOK_MARKED_LINE, k);
+        struct series *series = panel_series(panel, method, LOOK_MARKED_LINE, hue_of(method));
         const struct method_row *best = NULL;
         for (int64_t j = i; j <= runs->n; j++) {
             const struct method_row *row = j < runs->n ? &runs->rows[j] : NULL;
@@ -239,11 +247,11 @@ static int by_method_and_share(const void *a, const void *b) {
 static void add_shares(struct panel *panel, const struct method_row *const *rows, int64_t n, int64_t task) {
     struct series *series = NULL;
     const char *before = NULL;
-    int n_methods = 0;
     for (int64_t i = 0; i < n; i++) {
         const char *method = method_of(rows[i]);
         const struct student *e = score_of(rows[i], task);
-        if (!before || strcmp(before, method) != 0) series = panel_series(panel, method, LOOK_MARKED_LINE, n_methods++);
+        if (!before || strcmp(before, method) != 0)
+            series = panel_series(panel, method, LOOK_MARKED_LINE, hue_of(method));
         before = method;
         series_point(series, run_setting(rows[i]->run, "second_share"), e->mean, e->mean - e->half, e->mean + e->half);
     }
