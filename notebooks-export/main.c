@@ -45,10 +45,8 @@ int main(int argc, char **argv) {
         .name = "discquant-export",
         .doc = "Makes tables, figures, a page and a notebook of run folders.\v"
                "A RUN is a run folder, the folder of a plan (discquant-bench ablate), or a folder that holds some. The "
-               "tables and figures are those of the paper and "
-               "of its theorems; what "
-               "the given runs do not suffice for is named. Figures are drawn by gnuplot; the notebook draws with "
-               "matplotlib.",
+               "tables and figures are those of the paper and of its theorems; what the given runs do not suffice for "
+               "is named. Figures are drawn by gnuplot; the notebook draws with matplotlib.",
         .args_doc = "RUN...",
         .options = options,
         .parse = parse,

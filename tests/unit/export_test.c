@@ -183,6 +183,30 @@ static void labels_leave_out_what_follows_from_other_settings(void **state) {
     files_remove(folder);
 }
 
+// A table of an ablation shows its own runs and those that differ in it alone.
+static void ablations_stand_beside_their_equals_only(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    static const char result[] = "{\"kl\": 0.1, \"kl_rtn\": 1, \"bits_per_weight\": 3, \"perplexity\": 5}";
+    static const char *const settings[] = {"\"steps\": 256, \"objective\": \"layer\"", "\"steps\": 256",
+                                           "\"steps\": 384"};
+    for (int i = 0; i < 3; i++) {
+        char *text = mem_format("{\"method\": \"discquant\", \"bits\": 3, \"model\": \"m\", %s}", settings[i]);
+        put_run(folder, (const char *[]){"a", "b", "c"}[i], "discquant", "done", text, result);
+        free(text);
+    }
+    struct run_set *set = read_set(folder);
+    struct table *table = NULL;
+    check_ok(table_objectives(set, &table));
+    assert_int_equal(table->n_rows, 3); // the original, layer and KL; not the one of 384 steps
+    table_free(table);
+    table = NULL;
+    check_ok(table_directions(set, &table));
+    assert_null(table);
+    run_set_free(set);
+    files_remove(folder);
+}
+
 static void a_plan_stands_for_its_runs_and_a_shared_run_counts_once(void **state) {
     (void)state;
     char *folder = files_folder();
@@ -360,6 +384,7 @@ int main(void) {
         cmocka_unit_test(points_that_are_none_are_named_by_line),
         cmocka_unit_test(seeds_become_one_row_and_settings_do_not),
         cmocka_unit_test(labels_leave_out_what_follows_from_other_settings),
+        cmocka_unit_test(ablations_stand_beside_their_equals_only),
         cmocka_unit_test(a_plan_stands_for_its_runs_and_a_shared_run_counts_once),
         cmocka_unit_test(an_adapter_has_the_scores_of_the_model_with_it),
         cmocka_unit_test(runs_of_two_models_are_not_mixed),
