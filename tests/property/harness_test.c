@@ -253,6 +253,46 @@ static void texts_longer_than_the_model_lose_their_beginning(void **state) {
     model_free(model);
 }
 
+// The line of an item, beside whole sequences: choices that stand in no order of their tokens.
+static void the_program_gives_every_choice_its_own_score(void **state) {
+    (void)state;
+    static const char item[] =
+        "{\"question\": \"Who ran?\", \"choices\": {\"text\": [\"the dog\", \"a cat\", \"two old men\", "
+        "\"Ben\"], \"label\": [\"A\", \"B\", \"C\", \"D\"]}, \"answerKey\": \"C\"}\n";
+    char *folder = files_folder(), path[4096];
+    const char *where = check_shared("models/stories260K", path, sizeof path);
+    char *data = mem_format("%s/data.jsonl", folder), *out = mem_format("%s/out", folder);
+    struct model *model = NULL;
+    struct harness_tokens how;
+    files_put(data, item, strlen(item));
+    struct process process =
+        process_call(program, "eval", "--model", where, "--task", "arc_challenge", "--data", data, "--out", out);
+    if (process.code != 0) fail_msg("exit status %d: %s", process.code, process.err);
+    process_free(&process);
+    char *text = files_bytes(files_path(out, "metrics.jsonl"), NULL);
+    json_t *line = json_loads(text, JSON_DISABLE_EOF_CHECK, NULL);
+    struct harness_docs *docs = docs_of(HARNESS_ARC_CHALLENGE, item, &all);
+    check_ok(model_open(where, "cpu", DTYPE_F32, NULL, &model));
+    check_ok(harness_tokens_open(model, false, &how));
+    for (int k = 0; k < 4; k++) {
+        struct token_list tokens = {0};
+        int64_t first = 0;
+        char *key = mem_format("loglikelihood_%d", k);
+        check_ok(harness_encode_pair(&how, &docs->docs[0].requests[k], &tokens, &first));
+        check_near(json_number_value(json_object_get(line, key)),
+                   whole_sequence(model, tokens.tokens, tokens.n_tokens, first), 2e-5, 1e-4);
+        token_list_free(&tokens);
+        free(key);
+    }
+    json_decref(line);
+    harness_docs_free(docs);
+    model_free(model);
+    free(text);
+    free(data);
+    free(out);
+    files_remove(folder);
+}
+
 static void items_of_a_task_that_are_none_are_named(void **state) {
     (void)state;
     char *folder = files_folder(), path[4096];
@@ -298,6 +338,7 @@ int main(void) {
         cmocka_unit_test(quoted_fields_hold_anything),
         cmocka_unit_test(shared_prefixes_do_not_change_scores),
         cmocka_unit_test(texts_longer_than_the_model_lose_their_beginning),
+        cmocka_unit_test(the_program_gives_every_choice_its_own_score),
         cmocka_unit_test(items_of_a_task_that_are_none_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
