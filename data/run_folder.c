@@ -162,6 +162,13 @@ static enum status write_json(const struct run_folder *run, const char *name, co
     return status;
 }
 
+static bool holds(const struct run_folder *run, const char *name) {
+    char *path = run_folder_file(run, name);
+    bool found = access(path, F_OK) == 0;
+    free(path);
+    return found;
+}
+
 static void remove_file(const struct run_folder *run, const char *name) {
     char *path = run_folder_file(run, name);
     unlink(path);
@@ -211,12 +218,13 @@ static enum status resume(struct run_folder *run, const json_t *before, enum fou
     enum status status = STATUS_OK;
     TRY(same_run(run->path, before, run->about));
     run->done = found == FOUND_DONE;
+    if (run->done) remove_file(run, "checkpoint"); // where it was killed between saying "done" and removing it
     if (run->done) goto done;
     run->resumed = true;
     json_object_set(run->about, "start", json_object_get(before, "start"));
     json_int_t times = json_integer_value(json_object_get(before, "resumed"));
     json_object_set_new(run->about, "resumed", json_integer(times + 1));
-    clean(run, false, false);
+    clean(run, !holds(run, "checkpoint"), false); // without one it begins at the beginning
     TRY(write_json(run, "run.json", run->about));
     TRY(open_metrics(run));
 done:
@@ -243,6 +251,8 @@ enum status run_folder_open(const struct run_folder_options *options, struct run
         if (options->resume && found != FOUND_NOTHING) {
             TRY(resume(run, before, found));
         } else {
+            // First: beside the new run.json --resume would take an earlier run's state for this one's.
+            remove_file(run, "checkpoint");
             TRY(write_json(run, "run.json", run->about));
             clean(run, true, found != FOUND_STRANGER); // a stranger's .npy files are not ours
             TRY(open_metrics(run));

@@ -4,11 +4,12 @@
 #include "data/run_folder.h"
 #include "data/whole_file.h"
 
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 
 enum { STEPS = 20, SAVE_EVERY = 3 };
 
-// A run of STEPS steps whose state is one float; logs each step and saves every third. Leaves without finishing when
+// A run of STEPS steps whose state is one float, which begins at `bits`; logs each step and saves every third. Leaves without finishing when
 // `stop_after` steps are done, as a killed process does.
 static enum status simulate(const char *path, bool resume, bool force, int64_t bits, int64_t stop_after) {
     enum status status = STATUS_OK;
@@ -16,7 +17,7 @@ static enum status simulate(const char *path, bool resume, bool force, int64_t b
     struct checkpoint *state = NULL;
     struct record *settings = record_new(), *line = record_new();
     int64_t step = 0;
-    float x = 1;
+    float x = (float)bits;
     record_integer(settings, "bits", bits);
     record_number(settings, "lr", 0.1);
     TRY(run_folder_open(&(struct run_folder_options){.path = path,
@@ -132,7 +133,9 @@ static void an_earlier_run_is_not_overwritten_unasked(void **state) {
     check_ok(simulate(path, false, false, 4, STEPS));
     check_fails(simulate(path, false, false, 4, STEPS), STATUS_INVALID);
     assert_non_null(strstr(status_message(), "--force"));
-    check_ok(simulate(path, true, false, 4, STEPS)); // resuming a finished run: nothing to do
+    files_put(files_path(path, "checkpoint"), "x", 1); // as if it had been killed between saying "done" and removing it
+    check_ok(simulate(path, true, false, 4, STEPS));   // resuming a finished run: nothing else to do
+    assert_false(files_has(path, "checkpoint"));
     files_put(files_path(path, "old.npy"), "x", 1);
     files_put(files_path(path, "notes.txt"), "x", 1);
     check_ok(simulate(path, false, true, 4, 5));
@@ -333,6 +336,64 @@ static void a_run_survives_a_failure_of_any_write(void **state) {
     files_remove(folder);
 }
 
+// simulate(path, false, true, 5, STEPS) in a process that is killed behind its k-th system call; false once it ends before.
+static bool replaced_and_killed(const char *path, int64_t k) {
+    int state;
+    pid_t child = fork();
+    if (child == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(2);
+        raise(SIGSTOP);
+        _exit(simulate(path, false, true, 5, STEPS) == STATUS_OK ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &state, 0), child);
+    if (WIFEXITED(state) && WEXITSTATUS(state) == 2) skip(); // a machine where no process may be traced
+    for (int64_t stops = 2 * k; stops >= 0 && WIFSTOPPED(state); stops--) { // before and behind each call
+        ptrace(PTRACE_SYSCALL, child, NULL, NULL);
+        assert_int_equal(waitpid(child, &state, 0), child);
+    }
+    bool killed = WIFSTOPPED(state);
+    if (!killed) assert_true(WIFEXITED(state) && WEXITSTATUS(state) == 0);
+    kill(child, SIGKILL);
+    if (killed) waitpid(child, &state, 0);
+    return killed;
+}
+
+// A run that is told to replace an unfinished one with other settings is killed behind each of its system calls: what lies
+// there is the one or the other, and goes on as such.
+static void a_replaced_run_leaves_nothing_to_its_successor(void **state) {
+    (void)state;
+    char *folder = files_folder(), *wants[2];
+    for (int64_t i = 0; i < 2; i++) {
+        check_ok(simulate(files_path(folder, i ? "b" : "a"), false, false, 4 + i, STEPS));
+        wants[i] = files_bytes(files_path(folder, i ? "b/result.json" : "a/result.json"), NULL);
+    }
+    assert_string_not_equal(wants[0], wants[1]);
+    bool killed = true, was[2] = {false};
+    for (int64_t k = 0; killed; k++) {
+        assert_true(k < 2000);
+        char *path = mem_format("%s/%lld", folder, (long long)k);
+        check_ok(simulate(path, false, false, 4, STEPS - 1));
+        files_put(files_path(path, "result.json"), "{}", 2);
+        killed = replaced_and_killed(path, k);
+        int which = simulate(path, true, false, 5, STEPS - 1) == STATUS_OK;
+        was[which] = true;
+        char *left = files_bytes(files_path(path, "result.json"), NULL);
+        if (which && left) assert_string_not_equal(left, "{}");
+        free(left);
+        check_ok(simulate(path, true, false, 4 + which, STEPS));
+        check_status(path, "done");
+        assert_false(files_has(path, "checkpoint"));
+        char *result = files_bytes(files_path(path, "result.json"), NULL);
+        assert_string_equal(result, wants[which]);
+        free(result);
+        free(path);
+    }
+    assert_true(was[0] && was[1]);
+    free(wants[0]);
+    free(wants[1]);
+    files_remove(folder);
+}
+
 // The size of files is limited, so that write() itself fails: metrics.jsonl ends with a whole line.
 static void a_full_disk_leaves_whole_lines(void **state) {
     (void)state;
@@ -377,6 +438,7 @@ int main(void) {
         cmocka_unit_test(digests_follow_the_bytes),
         cmocka_unit_test(arrays_are_what_numpy_reads),
         cmocka_unit_test(a_run_survives_a_failure_of_any_write),
+        cmocka_unit_test(a_replaced_run_leaves_nothing_to_its_successor),
         cmocka_unit_test(a_full_disk_leaves_whole_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
