@@ -346,7 +346,7 @@ static bool replaced_and_killed(const char *path, int64_t k) {
         _exit(simulate(path, false, true, 5, STEPS) == STATUS_OK ? 0 : 1);
     }
     assert_int_equal(waitpid(child, &state, 0), child);
-    if (WIFEXITED(state) && WEXITSTATUS(state) == 2) skip(); // a machine where no process may be traced
+    if (WIFEXITED(state) && WEXITSTATUS(state) == 2) skip();                // a machine where no process may be traced
     for (int64_t stops = 2 * k; stops >= 0 && WIFSTOPPED(state); stops--) { // before and behind each call
         ptrace(PTRACE_SYSCALL, child, NULL, NULL);
         assert_int_equal(waitpid(child, &state, 0), child);
