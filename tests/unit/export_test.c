@@ -49,6 +49,17 @@ static void put_rounding(const char *folder, const char *name, const char *metho
     free(result);
 }
 
+// A setting of a method: `more` of its settings beside those that every run has.
+static void put_setting(const char *folder, const char *name, const char *method, int bits, const char *more,
+                        const char *kl, double perplexity) {
+    char *settings = mem_format("{\"method\": \"%s\", \"bits\": %d, \"model\": \"m\", %s}", method, bits, more);
+    char *result = mem_format("{\"bits_per_weight\": %g, \"kl\": %s, \"kl_rtn\": 1, \"perplexity\": %g}", bits + 0.5,
+                              kl, perplexity);
+    put_run(folder, name, "discquant", "done", settings, result);
+    free(settings);
+    free(result);
+}
+
 static struct run_set *read_set(const char *folder) {
     struct run_set *set = NULL;
     check_ok(run_set_read(&folder, 1, &set));
@@ -291,6 +302,100 @@ static void runs_of_two_models_are_not_mixed(void **state) {
     files_remove(folder);
 }
 
+// ---- figures ----
+
+struct line {
+    const char *name;
+    int n;
+    double x[4], y[4];
+};
+
+// The panel's series, in whatever order.
+static void check_lines(const struct panel *panel, const struct line *lines, int n) {
+    assert_int_equal(panel->n_series, n);
+    for (int i = 0; i < n; i++) {
+        const struct series *series = panel->series;
+        while (strcmp(series->name, lines[i].name) != 0)
+            if (++series == panel->series + n) fail_msg("no %s", lines[i].name);
+        assert_int_equal(series->n, lines[i].n);
+        for (int k = 0; k < lines[i].n; k++) {
+            const double *point = &series->rows[4 * k];
+            if (point[0] != lines[i].x[k] || point[1] != lines[i].y[k])
+                fail_msg("%s, point %d: (%g, %g), want (%g, %g)", series->name, k, point[0], point[1], lines[i].x[k],
+                         lines[i].y[k]);
+        }
+    }
+}
+
+// Figures 4 and 5, and 6 and 7. By path, learning rate and perplexity the setting with the least KL is neither first nor last.
+static void figures_over_bits_show_the_setting_with_the_least_kl(void **state) {
+    (void)state;
+    static figure_build *const builds[] = {figure_methods, figure_incoherence};
+    static const struct line kl[] = {{"rtn", 2, {3.5, 4.5}, {0.5, 0.25}}, {"discquant", 2, {3.5, 4.5}, {0.1, 0.02}}};
+    static const struct line perplexity[] = {{"rtn", 2, {3.5, 4.5}, {9, 8}}, {"discquant", 2, {3.5, 4.5}, {6, 4}}};
+    for (int i = 0; i < 2; i++) {
+        const char *incoherence = i ? ", \"incoherence\": \"hadamard\"" : "";
+        static const struct {
+            const char *name, *method;
+            int bits;
+            double lr;
+            const char *kl;
+            double perplexity;
+        } runs[] = {{"b", "discquant", 4, 0.1, "0.05", 3}, {"c", "discquant", 3, 0.1, "0.3", 5},
+                    {"d", "discquant", 3, 0.2, "0.1", 6},  {"e", "discquant", 3, 0.3, "0.2", 7},
+                    {"f", "rtn", 3, 0, "0.5", 9},          {"g", "discquant", 4, 0.2, "0.02", 4},
+                    {"h", "rtn", 4, 0, "0.25", 8},         {"i", "discquant", 4, 0.3, "0.04", 5}};
+        char *folder = files_folder();
+        for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
+            char *more = mem_format("\"lr\": %g%s", runs[k].lr, incoherence);
+            put_setting(folder, runs[k].name, runs[k].method, runs[k].bits, more, runs[k].kl, runs[k].perplexity);
+            free(more);
+        }
+        struct run_set *set = read_set(folder);
+        struct figure *figure = NULL;
+        check_ok(builds[i](set, &figure));
+        assert_non_null(figure);
+        assert_int_equal(figure->n_panels, 2);
+        check_lines(figure->panels[0], kl, 2);
+        check_lines(figure->panels[1], perplexity, 2);
+        figure_free(figure);
+        run_set_free(set);
+        files_remove(folder);
+    }
+}
+
+// Not by path, which is that of the reading, nor by KL, which is that of the tables.
+static void lines_of_figure_8_go_by_the_share_of_the_second_corpus(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *method, *share, *kl;
+        double perplexity;
+    } runs[] = {{"a", "gptq", "0.5", "0.6", 16},       {"b", "discquant", "0.5", "0.1", 11},
+                {"c", "discquant", "1", "0.3", 13},    {"d", "gptq", "0", "0.5", 15},
+                {"e", "discquant", "0.0", "0.2", 12},  {"f", "gptq", "0.125", "0.7", 17},
+                {"g", "discquant", "0.25", "0.4", 14}, {"h", "gptq", "1.0", "0.8", 18}};
+    static const struct line kl[] = {{"discquant", 4, {0, 0.25, 0.5, 1}, {0.2, 0.4, 0.1, 0.3}},
+                                     {"gptq", 4, {0, 0.125, 0.5, 1}, {0.5, 0.7, 0.6, 0.8}}};
+    static const struct line perplexity[] = {{"discquant", 4, {0, 0.25, 0.5, 1}, {12, 14, 11, 13}},
+                                             {"gptq", 4, {0, 0.125, 0.5, 1}, {15, 17, 16, 18}}};
+    char *folder = files_folder();
+    for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
+        char *more = mem_format("\"second_share\": %s", runs[k].share);
+        put_setting(folder, runs[k].name, runs[k].method, 3, more, runs[k].kl, runs[k].perplexity);
+        free(more);
+    }
+    struct run_set *set = read_set(folder);
+    struct figure *figure = NULL;
+    check_ok(figure_mix(set, &figure));
+    assert_non_null(figure);
+    assert_int_equal(figure->n_panels, 2);
+    check_lines(figure->panels[0], kl, 2);
+    check_lines(figure->panels[1], perplexity, 2);
+    figure_free(figure);
+    run_set_free(set);
+    files_remove(folder);
+}
+
 // ---- the program ----
 
 static void check_refused(const char *const *args, int code, const char *text) {
@@ -388,6 +493,8 @@ int main(void) {
         cmocka_unit_test(a_plan_stands_for_its_runs_and_a_shared_run_counts_once),
         cmocka_unit_test(an_adapter_has_the_scores_of_the_model_with_it),
         cmocka_unit_test(runs_of_two_models_are_not_mixed),
+        cmocka_unit_test(figures_over_bits_show_the_setting_with_the_least_kl),
+        cmocka_unit_test(lines_of_figure_8_go_by_the_share_of_the_second_corpus),
         cmocka_unit_test(bad_input_gets_one_line),
         cmocka_unit_test(a_report_holds_what_the_runs_give_and_names_the_rest),
     };
