@@ -148,11 +148,16 @@ done:
 
 // ---- rows ----
 
+// NaN before every number: qsort wants one order of all.
+static int ascending(double x, double y) {
+    if (isnan(x) || isnan(y)) return !isnan(x) - !isnan(y);
+    return (x > y) - (x < y);
+}
+
 static int by_bits_and_kl(const void *a, const void *b) {
     const struct method_row *x = a, *y = b;
-    if (x->bits_per_weight != y->bits_per_weight) return x->bits_per_weight < y->bits_per_weight ? -1 : 1;
-    if (x->kl.mean != y->kl.mean) return x->kl.mean > y->kl.mean ? -1 : 1;
-    return strcmp(x->run->path, y->run->path);
+    int bits = ascending(x->bits_per_weight, y->bits_per_weight), kl = ascending(-x->kl.mean, -y->kl.mean);
+    return bits ? bits : kl ? kl : strcmp(x->run->path, y->run->path);
 }
 
 static char *whole_number(double value) { return isnan(value) ? mem_string("") : mem_format("%.0f", value); }

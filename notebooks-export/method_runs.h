@@ -20,7 +20,7 @@ struct method_task {
 };
 
 struct method_runs {
-    struct method_row *rows; // by bits per weight, then KL falling
+    struct method_row *rows; // by bits per weight, then KL falling, NaN first
     int64_t n;
     struct method_task *tasks; // of runs of `discquant-bench eval`
     int64_t n_tasks;
