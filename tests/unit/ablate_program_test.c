@@ -230,6 +230,33 @@ static void the_summary_gives_means_and_students_intervals(void **state) {
     files_remove(folder);
 }
 
+// Rows that run nothing: the tables of the plan alone.
+static void rows_with_names_have_them_where_a_label_is_missing(void **state) {
+    (void)state;
+    char *folder = files_folder();
+    put_plan(folder, "plan.json", "2",
+             "\"axes\": {\"w\": {\"3\": {\"command\": \"none\"}}, \"seed\": [0, 1], \"m\": {\"A\": {}, \"B\": {}}},\n"
+             "\"rows\": [{\"name\": \"first\", \"axes\": {\"m\": {\"A\": {\"command\": \"none\"}}}},\n"
+             "  {\"name\": \"second\", \"axes\": {\"w\": {\"4\": {\"command\": \"none\"}}, \"seed\": [0, 1]}},\n"
+             "  {\"name\": \"none\", \"options\": {\"command\": \"none\"}},\n"
+             "  {\"name\": \"all\", \"axes\": {\"m\": {\"B\": {}}, \"w\": {\"3\": {\"command\": \"none\"}}}}],\n"
+             "\"columns\": [\"kl\"]");
+    ablate_well(folder, "plan.json", "out", NULL);
+    files_check_text(files_path(folder, "out/summary.md"),
+                     "# A try\n\n| w | m | n | kl |\n|---|---|---|---|\n| 3 | A | 2 | – |\n| 3 | B | 2 | – |\n"
+                     "| first | A | 1 | – |\n| 4 | second | 2 | – |\n| none |  | 1 | – |\n| 3, all | B | 1 | – |\n"
+                     "\nMean ± half the 95 % interval (Student's t) over: seed.\n");
+    // no axis is shown: the name has a column
+    put_plan(folder, "plan.json", "2",
+             "\"axes\": {\"seed\": {\"0\": {\"command\": \"none\"}, \"1\": {\"command\": \"none\"}}},\n"
+             "\"rows\": [{\"name\": \"original\", \"options\": {\"command\": \"none\"}}], \"columns\": [\"kl\"]");
+    ablate_well(folder, "plan.json", "out", NULL);
+    files_check_text(files_path(folder, "out/summary.md"),
+                     "# A try\n\n| row | n | kl |\n|---|---|---|\n|  | 2 | – |\n| original | 1 | – |\n"
+                     "\nMean ± half the 95 % interval (Student's t) over: seed.\n");
+    files_remove(folder);
+}
+
 // ---- started again ----
 
 // A table without what a clock or the machine's memory decides.
@@ -549,6 +576,7 @@ int main(void) {
         cmocka_unit_test(the_table_holds_what_the_result_files_say),
         cmocka_unit_test(a_row_is_what_the_program_gives),
         cmocka_unit_test(the_summary_gives_means_and_students_intervals),
+        cmocka_unit_test(rows_with_names_have_them_where_a_label_is_missing),
         cmocka_unit_test(a_killed_ablation_keeps_what_is_done_and_goes_on),
         cmocka_unit_test(runs_at_once_give_the_same_table),
         cmocka_unit_test(only_rows_that_changed_are_done_again),
