@@ -73,24 +73,24 @@ static struct view state_array(const struct adamw *self, const char *prefix, int
     return arrays[k];
 }
 
-enum status adamw_save(const struct adamw *self, const char *prefix, struct checkpoint *state) {
+// Every array to or from a checkpoint; the other is NULL.
+static enum status state_move(const struct adamw *self, const char *prefix, struct checkpoint *to,
+                              const struct checkpoint *from) {
     enum status status = STATUS_OK;
     for (int64_t i = 0; i < ARRAYS * self->n && status == STATUS_OK; i++) {
         char *name;
         struct view array = state_array(self, prefix, i / ARRAYS, (int)(i % ARRAYS), &name);
-        status = checkpoint_add_view(state, name, self->backend, array);
+        status = to ? checkpoint_add_view(to, name, self->backend, array)
+                    : checkpoint_view(from, name, self->backend, array);
         free(name);
     }
     return status;
 }
 
+enum status adamw_save(const struct adamw *self, const char *prefix, struct checkpoint *state) {
+    return state_move(self, prefix, state, NULL);
+}
+
 enum status adamw_load(struct adamw *self, const char *prefix, const struct checkpoint *state) {
-    enum status status = STATUS_OK;
-    for (int64_t i = 0; i < ARRAYS * self->n && status == STATUS_OK; i++) {
-        char *name;
-        struct view array = state_array(self, prefix, i / ARRAYS, (int)(i % ARRAYS), &name);
-        status = checkpoint_view(state, name, self->backend, array);
-        free(name);
-    }
-    return status;
+    return state_move(self, prefix, NULL, state);
 }
