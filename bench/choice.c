@@ -5,49 +5,85 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum status choice_scores(struct scorer *scorer, const struct item *item, double *scores) {
-    enum status status = STATUS_OK;
-    for (int64_t c = 0; c < item->n_choices; c++) {
-        const struct item_choice *choice = &item->choices[c];
-        TRY(scorer_loglikelihood(scorer, choice->tokens.tokens, choice->tokens.n_tokens, choice->first, &scores[c]));
-    }
-done:
-    return status;
-}
-
-int64_t choice_best(const struct item *item, const double *scores, bool norm) {
+static int64_t best_of(const struct choice_question *question, bool norm) {
     int64_t best = 0;
     double best_score = -INFINITY;
-    for (int64_t c = 0; c < item->n_choices; c++) {
-        double score = norm ? scores[c] / (double)item->choices[c].n_characters : scores[c];
+    for (int64_t c = 0; c < question->n_choices; c++) {
+        double score = norm ? question->scores[c] / (double)question->choices[c].n_characters : question->scores[c];
         if (score > best_score) best = c, best_score = score;
     }
     return best;
 }
 
-static enum status choice_item(struct task *task, int64_t i, struct record *line) {
+enum status choice_ask(struct scorer *scorer, struct choice_question *questions, int64_t n) {
     enum status status = STATUS_OK;
-    const struct item *item = &task->items->items[i];
-    double *scores = mem_new((size_t)item->n_choices, sizeof *scores);
-    TRY(choice_scores(task->scorer, item, scores));
-    for (int64_t c = 0; c < item->n_choices; c++)
-        if (!isfinite(scores[c]))
-            TRY(status_set(STATUS_INVALID, "%s: the model's probability of \"choices\"[%lld] is not a number",
-                           items_where(task->items, item), (long long)c));
-    int64_t best = choice_best(item, scores, false), best_norm = choice_best(item, scores, true);
-    task->right[i] = best == item->gold;
-    task->right_norm[i] = best_norm == item->gold;
-    record_integer(line, "gold", item->gold);
-    record_integer(line, "best", best);
-    record_integer(line, "best_norm", best_norm);
-    record_bool(line, "correct_norm", task->right_norm[i]);
-    for (int64_t c = 0; c < item->n_choices; c++) {
-        char *key = mem_format("score_%lld", (long long)c);
-        record_number(line, key, scores[c]);
-        free(key);
+    int64_t n_texts = 0;
+    for (int64_t i = 0; i < n; i++) n_texts += questions[i].n_choices;
+    struct scored_text *texts = mem_new((size_t)n_texts, sizeof *texts), *text = texts;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t c = 0; c < questions[i].n_choices; c++, text++) {
+            const struct item_choice *choice = &questions[i].choices[c];
+            *text = (struct scored_text){
+                .tokens = choice->tokens.tokens, .n = choice->tokens.n_tokens, .first = choice->first};
+        }
+    TRY(scorer_loglikelihoods(scorer, texts, n_texts));
+    text = texts;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t c = 0; c < questions[i].n_choices; c++) questions[i].scores[c] = text++->loglikelihood;
+        questions[i].best = best_of(&questions[i], false);
+        questions[i].best_norm = best_of(&questions[i], true);
     }
 done:
-    free(scores);
+    free(texts);
+    return status;
+}
+
+enum status choice_line(const struct choice_question *question, const char *key, const char *where,
+                        struct record *line) {
+    record_integer(line, "gold", question->gold);
+    record_integer(line, "best", question->best);
+    record_integer(line, "best_norm", question->best_norm);
+    record_bool(line, "correct_norm", question->best_norm == question->gold);
+    for (int64_t c = 0; c < question->n_choices; c++) {
+        if (!isfinite(question->scores[c]))
+            return status_set(STATUS_INVALID, "%s: the model's probability of choice %lld is not a number", where,
+                              (long long)c);
+        char *name = mem_format("%s_%lld", key, (long long)c);
+        record_number(line, name, question->scores[c]);
+        free(name);
+    }
+    return STATUS_OK;
+}
+
+// Items first .. first + n - 1.
+static enum status ask_some(struct task *task, int64_t first, int64_t n) {
+    enum status status = STATUS_OK;
+    const struct item *items = task->items->items + first;
+    struct choice_question *questions = mem_new((size_t)n, sizeof *questions);
+    for (int64_t i = 0; i < n; i++) {
+        questions[i] = (struct choice_question){
+            .choices = items[i].choices, .n_choices = items[i].n_choices, .gold = items[i].gold};
+        questions[i].scores = mem_new((size_t)items[i].n_choices, sizeof *questions[i].scores);
+    }
+    TRY(choice_ask(task->scorer, questions, n));
+    for (int64_t i = 0; i < n; i++) {
+        task->right[first + i] = questions[i].best == items[i].gold;
+        task->right_norm[first + i] = questions[i].best_norm == items[i].gold;
+        TRY(choice_line(&questions[i], "score", items_where(task->items, &items[i]), task_line(task, first + i)));
+        TRY(task_answered(task, first + i));
+    }
+done:
+    for (int64_t i = 0; i < n; i++) free(questions[i].scores);
+    free(questions);
+    return status;
+}
+
+static enum status ask(struct task *task) {
+    enum status status = STATUS_OK;
+    int64_t all = task->items->n_items;
+    for (int64_t first = 0; first < all; first += CHOICE_GROUP)
+        TRY(ask_some(task, first, all - first < CHOICE_GROUP ? all - first : CHOICE_GROUP));
+done:
     return status;
 }
 
@@ -60,6 +96,6 @@ static void choice_summary(const struct task *task, struct record *result) {
 
 enum status choice_run(const struct program_common *common, const struct task_settings *settings) {
     static const struct task_fns fns = {
-        .name = "multiple-choice", .format = ITEMS_CHOICE, .item = choice_item, .summary = choice_summary};
+        .name = "multiple-choice", .format = ITEMS_CHOICE, .ask = ask, .summary = choice_summary};
     return task_run(common, settings, &fns);
 }

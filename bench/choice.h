@@ -1,17 +1,28 @@
-// `discquant-bench eval --task multiple-choice`: the choice whose tokens are the most probable after the query.
+// Choices, of which a model takes the one whose tokens are the most probable; `discquant-bench eval --task multiple-choice`.
 #ifndef DQ_BENCH_CHOICE_H
 #define DQ_BENCH_CHOICE_H
 
 #include "bench/task.h"
 
-// scores [n_choices]: sum of the log-probabilities of the choice's tokens after those before them, nats.
-enum status choice_scores(struct scorer *scorer, const struct item *item, double *scores);
+enum { CHOICE_GROUP = 128 }; // questions to ask at once: passes are full, and a line is written now and then
 
-// Index of the largest score, the first of equals; divided by the choice's characters when `norm`.
-int64_t choice_best(const struct item *item, const double *scores, bool norm);
+struct choice_question {
+    const struct item_choice *choices; // [n_choices]
+    int64_t n_choices, gold;
+    // results
+    double *scores; // [n_choices], the caller's: log-probability of the choice's tokens after those before them, nats
+    int64_t best, best_norm; // of the largest score, and score per character; the first of equals
+};
+
+// All questions at once.
+enum status choice_ask(struct scorer *scorer, struct choice_question *questions, int64_t n);
+
+// Adds gold, best, best_norm, correct_norm, KEY_0, KEY_1, … STATUS_INVALID, beginning with `where`, when a score is not a number.
+enum status choice_line(const struct choice_question *question, const char *key, const char *where,
+                        struct record *line);
 
 // Adds to the summary of task_run: accuracy_norm, accuracy_norm_se (of the best score per character), chance (accuracy of
-// guessing); to an item's line: gold, best, best_norm, correct_norm, score_0, score_1, …
+// guessing); to an item's line what choice_line adds, with score_0, score_1, …
 enum status choice_run(const struct program_common *common, const struct task_settings *settings);
 
 #endif

@@ -4,10 +4,11 @@
 
 #include "bench/task.h"
 
-// The continuation, always the most likely token, up to a newline in its text, an end-of-sequence token, `limit` tokens or
-// the model's last position; its text up to the newline without white space around it. Free `text` with free().
-enum status exact_match_text(struct model *model, struct scorer *scorer, const struct item *item, int64_t limit,
-                             char **text, int64_t *n_tokens);
+// Continues the prompts of all items, always by the most likely token, up to a newline in the text, an end-of-sequence token, `limit` tokens
+// or the model's last position. `done` is told each item's text up to the newline without white space around it, in an order of its own.
+typedef enum status exact_match_done(void *context, int64_t i, const char *text, int64_t n_tokens);
+enum status exact_match_texts(struct model *model, const struct items *items, int64_t limit, exact_match_done *done,
+                              void *context);
 
 // Adds to an item's line: answer, text (what was generated), tokens (how many).
 enum status exact_match_run(const struct program_common *common, const struct task_settings *settings);

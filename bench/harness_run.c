@@ -1,10 +1,9 @@
 #include "bench/harness_run.h"
 
+#include "bench/choice.h"
 #include "bench/harness_tokens.h"
-#include "bench/scorer.h"
 #include "core/base/clock.h"
 #include "core/base/mem.h"
-#include "core/base/progress.h"
 #include "core/nn/generate.h"
 #include "data/file.h"
 
@@ -21,76 +20,81 @@ struct harness {
     struct scorer *scorer;
     struct harness_docs *docs;
     struct run_folder *folder;
+    struct answers *answers;
     bool *right, *right_norm; // [n]; gsm8k_cot: strict, flexible
     double loglikelihood;     // wikitext: of all pages
 };
 
-// ---- choices ----
-
-static int64_t best_of(const struct harness_doc *doc, const double *scores, bool norm) {
-    int64_t best = 0;
-    double best_score = -INFINITY;
-    for (int64_t i = 0; i < doc->n_requests; i++) {
-        double score = norm ? scores[i] / (double)doc->requests[i].n_characters : scores[i];
-        if (score > best_score) best = i, best_score = score;
-    }
-    return best;
-}
-
-// A choice behind its context.
-struct asked {
-    struct token_list tokens;
-    int64_t first, choice;
-};
-
-static int by_tokens(const void *left, const void *right) {
-    const struct token_list *a = &((const struct asked *)left)->tokens, *b = &((const struct asked *)right)->tokens;
-    for (int64_t i = 0; i < a->n_tokens && i < b->n_tokens; i++)
-        if (a->tokens[i] != b->tokens[i]) return a->tokens[i] < b->tokens[i] ? -1 : 1;
-    return (a->n_tokens > b->n_tokens) - (a->n_tokens < b->n_tokens);
-}
-
-// scores [n_requests]. Sequences are read in the order of their tokens, where neighbours share most: choices of different lengths have
-// different windows of a text that is longer than the model's positions.
-static enum status choices_score(struct harness *self, const struct harness_doc *doc, double *scores) {
-    enum status status = STATUS_OK;
-    struct asked *asked = mem_new((size_t)doc->n_requests, sizeof *asked);
-    for (int64_t k = 0; k < doc->n_requests; k++) {
-        asked[k].choice = k;
-        TRY(harness_encode_pair(&self->how, &doc->requests[k], &asked[k].tokens, &asked[k].first));
-    }
-    qsort(asked, (size_t)doc->n_requests, sizeof *asked, by_tokens);
-    for (int64_t k = 0; k < doc->n_requests; k++) {
-        double *score = &scores[asked[k].choice];
-        TRY(scorer_loglikelihood(self->scorer, asked[k].tokens.tokens, asked[k].tokens.n_tokens, asked[k].first,
-                                 score));
-        if (!isfinite(*score)) TRY(status_set(STATUS_INVALID, "the model's probability of a choice is not a number"));
-    }
-done:
-    for (int64_t k = 0; k < doc->n_requests; k++) token_list_free(&asked[k].tokens);
-    free(asked);
+// A failure at an item, named.
+static enum status item_failed(const struct harness *self, int64_t i) {
+    char *why = mem_string(status_message());
+    enum status status = status_set(STATUS_INVALID, "%s: item %lld: %s", self->settings->data, (long long)i, why);
+    free(why);
     return status;
 }
 
-static enum status choices_ask(struct harness *self, int64_t i, struct record *line) {
+static struct record *line_of(struct harness *self, int64_t i) {
+    struct record *line = answers_line(self->answers, i);
+    if (self->docs->docs[i].group) record_string(line, "group", self->docs->docs[i].group);
+    return line;
+}
+
+static enum status answered(struct harness *self, int64_t i) {
+    if (self->settings->task != HARNESS_WIKITEXT)
+        record_bool(answers_line(self->answers, i), "correct", self->right[i]);
+    return answers_done(self->answers, i, self->right[i]);
+}
+
+// ---- choices ----
+
+static enum status question_of(struct harness *self, int64_t i, struct choice_question *question) {
     enum status status = STATUS_OK;
     const struct harness_doc *doc = &self->docs->docs[i];
-    double *scores = mem_new((size_t)doc->n_requests, sizeof *scores);
-    TRY(choices_score(self, doc, scores));
-    for (int64_t k = 0; k < doc->n_requests; k++) {
-        char *key = mem_format("loglikelihood_%lld", (long long)k);
-        record_number(line, key, scores[k]);
-        free(key);
+    struct item_choice *choices = mem_new((size_t)doc->n_requests, sizeof *choices);
+    *question = (struct choice_question){.choices = choices, .n_choices = doc->n_requests, .gold = doc->gold};
+    question->scores = mem_new((size_t)doc->n_requests, sizeof *question->scores);
+    for (int64_t c = 0; c < doc->n_requests; c++) {
+        choices[c].n_characters = doc->requests[c].n_characters;
+        TRY(harness_encode_pair(&self->how, &doc->requests[c], &choices[c].tokens, &choices[c].first));
     }
-    int64_t best = best_of(doc, scores, false), best_norm = best_of(doc, scores, true);
-    self->right[i] = best == doc->gold;
-    self->right_norm[i] = best_norm == doc->gold;
-    record_integer(line, "gold", doc->gold);
-    record_integer(line, "best", best);
-    record_integer(line, "best_norm", best_norm);
-    record_bool(line, "correct_norm", self->right_norm[i]);
 done:
-    free(scores);
+    return status == STATUS_OK ? status : item_failed(self, i);
+}
+
+static void question_free(struct choice_question *question) {
+    struct item_choice *choices = (struct item_choice *)question->choices;
+    for (int64_t c = 0; c < question->n_choices; c++) token_list_free(&choices[c].tokens);
+    free(choices);
+    free(question->scores);
+}
+
+// Documents first .. first + n - 1.
+static enum status choices_some(struct harness *self, int64_t first, int64_t n) {
+    enum status status = STATUS_OK;
+    struct choice_question *questions = mem_new((size_t)n, sizeof *questions);
+    for (int64_t i = 0; i < n; i++) TRY(question_of(self, first + i, &questions[i]));
+    TRY(choice_ask(self->scorer, questions, n));
+    for (int64_t i = 0; i < n; i++) {
+        char *where = mem_format("%s: item %lld", self->settings->data, (long long)(first + i));
+        status = choice_line(&questions[i], "loglikelihood", where, line_of(self, first + i));
+        free(where);
+        TRY(status);
+        self->right[first + i] = questions[i].best == questions[i].gold;
+        self->right_norm[first + i] = questions[i].best_norm == questions[i].gold;
+        TRY(answered(self, first + i));
+    }
+done:
+    for (int64_t i = 0; i < n; i++) question_free(&questions[i]);
+    free(questions);
+    return status;
+}
+
+static enum status choices_ask(struct harness *self) {
+    enum status status = STATUS_OK;
+    int64_t all = self->docs->n;
+    for (int64_t first = 0; first < all; first += CHOICE_GROUP)
+        TRY(choices_some(self, first, all - first < CHOICE_GROUP ? all - first : CHOICE_GROUP));
+done:
     return status;
 }
 
@@ -118,39 +122,31 @@ static enum status text_of(const struct harness *self, const int32_t *tokens, in
     return status;
 }
 
-static enum status generate_text(struct harness *self, const struct token_list *prompt, char **out) {
+struct solving {
+    struct harness *harness;
+    struct continuation *texts; // [n], of the documents
+};
+
+static enum status prompt_of(struct harness *self, int64_t i, struct continuation *text) {
     enum status status = STATUS_OK;
-    const struct transformer_config *config = &self->model->transformer->config;
-    int64_t most = self->settings->tokens, room = config->max_positions - most;
-    int64_t skip = prompt->n_tokens > room ? prompt->n_tokens - room : 0, n = prompt->n_tokens - skip, made = 0;
-    int32_t *all = mem_new((size_t)(n + most), sizeof *all);
-    char *text = mem_string("");
-    if (n) memcpy(all, prompt->tokens + skip, (size_t)n * sizeof *all);
-    if (room < 1 || n < 1)
+    struct token_list prompt = {0};
+    int64_t most = self->settings->tokens, positions = self->model->transformer->config.max_positions;
+    TRY(harness_encode(&self->how, self->docs->docs[i].requests[0].context, &prompt));
+    int64_t skip = prompt.n_tokens > positions - most ? prompt.n_tokens - (positions - most) : 0;
+    *text = (struct continuation){.n_prompt = prompt.n_tokens - skip, .most = most};
+    if (positions - most < 1 || text->n_prompt < 1)
         TRY(status_set(STATUS_INVALID, "the model's %lld positions leave no room for a question and --tokens %lld",
-                       (long long)config->max_positions, (long long)most));
-    for (bool ended = false; made < most && !ended; made++) {
-        TRY(scorer_next(self->scorer, all, n + made, &all[n + made]));
-        free(text);
-        text = NULL;
-        TRY(text_of(self, all + n, made + 1, &text));
-        ended = cut_at_stops(text) || generate_ends(config, all[n + made]) || all[n + made] == self->how.prefix;
-    }
-    *out = text;
-    text = NULL;
+                       (long long)positions, (long long)most));
+    text->tokens = mem_new((size_t)(text->n_prompt + most), sizeof *text->tokens);
+    memcpy(text->tokens, prompt.tokens + skip, (size_t)text->n_prompt * sizeof *text->tokens);
 done:
-    free(text);
-    free(all);
-    return status;
+    token_list_free(&prompt);
+    return status == STATUS_OK ? status : item_failed(self, i);
 }
 
-static enum status gsm8k_ask(struct harness *self, int64_t i, struct record *line) {
-    enum status status = STATUS_OK;
+static enum status solved(struct harness *self, int64_t i, const char *text) {
     const struct harness_doc *doc = &self->docs->docs[i];
-    struct token_list prompt = {0};
-    char *text = NULL;
-    TRY(harness_encode(&self->how, doc->requests[0].context, &prompt));
-    TRY(generate_text(self, &prompt, &text));
+    struct record *line = line_of(self, i);
     char *strict = harness_answer_strict(text), *flexible = harness_answer_flexible(text);
     self->right[i] = harness_answers_agree(strict, doc->target);
     self->right_norm[i] = harness_answers_agree(flexible, doc->target);
@@ -161,9 +157,35 @@ static enum status gsm8k_ask(struct harness *self, int64_t i, struct record *lin
     record_bool(line, "correct_flexible", self->right_norm[i]);
     free(strict);
     free(flexible);
+    return answered(self, i);
+}
+
+static enum status solving_check(void *context, int64_t i, bool *ends) {
+    enum status status = STATUS_OK;
+    const struct solving *solving = context;
+    struct harness *self = solving->harness;
+    const struct continuation *made = &solving->texts[i];
+    int32_t newest = made->tokens[made->n_prompt + made->made - 1];
+    char *text = NULL;
+    TRY(text_of(self, made->tokens + made->n_prompt, made->made, &text));
+    *ends = cut_at_stops(text) || generate_ends(&self->model->transformer->config, newest) ||
+            newest == self->how.prefix || made->made == made->most;
+    if (*ends) TRY(solved(self, i, text));
 done:
-    token_list_free(&prompt);
     free(text);
+    return status;
+}
+
+static enum status gsm8k_ask(struct harness *self) {
+    enum status status = STATUS_OK;
+    int64_t n = self->docs->n;
+    struct solving solving = {.harness = self, .texts = mem_new((size_t)n, sizeof *solving.texts)};
+    for (int64_t i = 0; i < n; i++) TRY(prompt_of(self, i, &solving.texts[i]));
+    TRY(generate_texts(self->model->transformer, self->model->step, solving.texts, n,
+                       &(struct generate_options){.check = solving_check, .context = &solving}));
+done:
+    for (int64_t i = 0; i < n; i++) free(solving.texts[i].tokens);
+    free(solving.texts);
     return status;
 }
 
@@ -171,36 +193,55 @@ done:
 
 // Windows of L = the model's positions: the first predicts its L tokens from the prefix and one another, each later one L tokens that no
 // other predicts, from the token before them; a shorter last one from as many before it as fit.
-static enum status wikitext_ask(struct harness *self, int64_t i, struct record *line) {
+static enum status page_score(struct harness *self, const struct token_list *page, double *sum) {
+    enum status status = STATUS_OK;
+    int64_t length = self->model->transformer->config.max_positions, n = 0;
+    int64_t n_windows = (page->n_tokens + length - 1) / length;
+    struct scored_text *windows = mem_new((size_t)n_windows, sizeof *windows);
+    int32_t *begin = mem_new((size_t)length + 1, sizeof *begin); // of the first window
+    for (int64_t done_tokens = 0, more; done_tokens < page->n_tokens; done_tokens += more) {
+        int64_t left = page->n_tokens - done_tokens;
+        more = left < length ? left : length;
+        if (done_tokens == 0) {
+            begin[0] = self->how.prefix;
+            memcpy(begin + 1, page->tokens, (size_t)more * sizeof *begin);
+            windows[n++] = (struct scored_text){.tokens = begin, .n = more + 1, .first = 1};
+        } else {
+            int64_t start = done_tokens + more - length - 1;
+            windows[n++] =
+                (struct scored_text){.tokens = page->tokens + start, .n = length + 1, .first = done_tokens - start};
+        }
+    }
+    TRY(scorer_loglikelihoods(self->scorer, windows, n));
+    for (int64_t i = 0; i < n; i++) *sum += windows[i].loglikelihood;
+done:
+    free(windows);
+    free(begin);
+    return status;
+}
+
+static enum status page_ask(struct harness *self, int64_t i) {
     enum status status = STATUS_OK;
     const struct harness_doc *doc = &self->docs->docs[i];
-    int64_t length = self->model->transformer->config.max_positions;
+    struct record *line = line_of(self, i);
     struct token_list page = {0};
-    int32_t *window = mem_new((size_t)length + 1, sizeof *window);
     double sum = 0;
     TRY(harness_encode(&self->how, doc->requests[0].continuation, &page));
-    for (int64_t done_tokens = 0; done_tokens < page.n_tokens;) {
-        int64_t left = page.n_tokens - done_tokens, n = left < length ? left : length, end = done_tokens + n, begin;
-        double part = 0;
-        if (done_tokens == 0) {
-            window[0] = self->how.prefix;
-            memcpy(window + 1, page.tokens, (size_t)n * sizeof *window);
-            TRY(scorer_loglikelihood(self->scorer, window, n + 1, 1, &part));
-        } else {
-            begin = end - length - 1;
-            memcpy(window, page.tokens + begin, (size_t)(length + 1) * sizeof *window);
-            TRY(scorer_loglikelihood(self->scorer, window, length + 1, done_tokens - begin, &part));
-        }
-        sum += part;
-        done_tokens = end;
-    }
+    TRY(page_score(self, &page, &sum));
     self->loglikelihood += sum;
     record_number(line, "loglikelihood", sum);
     record_integer(line, "words", doc->words);
     record_integer(line, "bytes", doc->bytes);
+    TRY(answered(self, i));
 done:
     token_list_free(&page);
-    free(window);
+    return status == STATUS_OK ? status : item_failed(self, i);
+}
+
+static enum status wikitext_ask(struct harness *self) {
+    enum status status = STATUS_OK;
+    for (int64_t i = 0; i < self->docs->n; i++) TRY(page_ask(self, i));
+done:
     return status;
 }
 
@@ -294,7 +335,7 @@ static void wikitext_summary(const struct harness *self, struct record *result) 
 // ---- the run ----
 
 static const struct {
-    enum status (*ask)(struct harness *self, int64_t i, struct record *line);
+    enum status (*ask)(struct harness *self);
     void (*summary)(const struct harness *self, struct record *result);
 } tasks[N_HARNESS_TASKS] = {
     [HARNESS_ARC_CHALLENGE] = {choices_ask, choices_summary},
@@ -305,33 +346,6 @@ static const struct {
     [HARNESS_GSM8K] = {gsm8k_ask, gsm8k_summary},
     [HARNESS_WIKITEXT] = {wikitext_ask, wikitext_summary},
 };
-
-static enum status ask_all(struct harness *self) {
-    enum status status = STATUS_OK;
-    enum harness_task task = self->settings->task;
-    struct record *line = record_new();
-    struct progress *progress = progress_new(harness_task_names[task], "item", self->docs->n, 0);
-    int64_t n_right = 0;
-    for (int64_t i = 0; i < self->docs->n; i++) {
-        record_clear(line);
-        record_integer(line, "item", i);
-        if (self->docs->docs[i].group) record_string(line, "group", self->docs->docs[i].group);
-        if (tasks[task].ask(self, i, line) != STATUS_OK) {
-            char *why = mem_string(status_message());
-            status = status_set(STATUS_INVALID, "%s: item %lld: %s", self->settings->data, (long long)i, why);
-            free(why);
-            goto done;
-        }
-        if (task != HARNESS_WIKITEXT) record_bool(line, "correct", self->right[i]);
-        TRY(run_folder_log(self->folder, line));
-        n_right += self->right[i];
-        progress_update(progress, i + 1, "%.3f right", (double)n_right / (double)(i + 1));
-    }
-done:
-    progress_free(progress);
-    record_free(line);
-    return status;
-}
 
 static enum status open_docs(struct harness *self) {
     enum status status = STATUS_OK;
@@ -358,7 +372,8 @@ static enum status work(struct harness *self) {
     TRY(harness_tokens_open(self->model, s->bos, &self->how));
     TRY(scorer_new(self->model, &self->scorer));
     double start = clock_seconds();
-    TRY(ask_all(self));
+    self->answers = answers_new(self->folder, harness_task_names[s->task], self->docs->n);
+    TRY(tasks[s->task].ask(self));
     double seconds = clock_seconds() - start;
     struct record *result = run_folder_result(self->folder);
     record_string(result, "task", harness_task_names[s->task]);
@@ -398,6 +413,7 @@ enum status harness_run(const struct program_common *common, const struct harnes
     status = run_folder_finish(self.folder, work(&self));
 done:
     scorer_free(self.scorer);
+    answers_free(self.answers);
     harness_docs_free(self.docs);
     model_free(self.model);
     run_folder_free(self.folder);

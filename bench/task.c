@@ -2,32 +2,19 @@
 
 #include "core/base/clock.h"
 #include "core/base/mem.h"
-#include "core/base/progress.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static enum status ask(struct task *task, const struct task_fns *fns) {
-    enum status status = STATUS_OK;
-    const struct items *items = task->items;
-    struct record *line = record_new();
-    struct progress *progress = progress_new(fns->name, "item", items->n_items, 0);
-    int64_t n_right = 0;
-    for (int64_t i = 0; i < items->n_items; i++) {
-        const struct item *item = &items->items[i];
-        record_clear(line);
-        record_integer(line, "item", i);
-        if (item->kind >= 0) record_string(line, "kind", items->kinds[item->kind]);
-        TRY(fns->item(task, i, line));
-        record_bool(line, "correct", task->right[i]);
-        TRY(run_folder_log(task->folder, line));
-        n_right += task->right[i];
-        progress_update(progress, i + 1, "accuracy %.3f", (double)n_right / (double)(i + 1));
-    }
-done:
-    progress_free(progress);
-    record_free(line);
-    return status;
+struct record *task_line(struct task *task, int64_t i) {
+    return answers_line(task->answers, i);
+}
+
+enum status task_answered(struct task *task, int64_t i) {
+    const struct item *item = &task->items->items[i];
+    if (item->kind >= 0) record_string(task_line(task, i), "kind", task->items->kinds[item->kind]);
+    record_bool(task_line(task, i), "correct", task->right[i]);
+    return answers_done(task->answers, i, task->right[i]);
 }
 
 static void summarize(const struct task *task, const struct task_fns *fns, double seconds) {
@@ -55,7 +42,8 @@ static enum status work(struct task *task, const struct task_fns *fns) {
     task->right = mem_new((size_t)task->items->n_items, sizeof *task->right);
     task->right_norm = mem_new((size_t)task->items->n_items, sizeof *task->right_norm);
     double start = clock_seconds();
-    TRY(ask(task, fns));
+    task->answers = answers_new(task->folder, fns->name, task->items->n_items);
+    TRY(fns->ask(task));
     summarize(task, fns, clock_seconds() - start);
 done:
     return status;
@@ -77,6 +65,7 @@ enum status task_run(const struct program_common *common, const struct task_sett
 done:
     free(task.right);
     free(task.right_norm);
+    answers_free(task.answers);
     items_free(task.items);
     scorer_free(task.scorer);
     model_free(task.model);

@@ -5,6 +5,7 @@
 #ifndef DQ_BENCH_TASK_H
 #define DQ_BENCH_TASK_H
 
+#include "bench/answers.h"
 #include "bench/items.h"
 #include "bench/scorer.h"
 #include "data/program.h"
@@ -24,6 +25,7 @@ struct task {
     struct scorer *scorer;
     struct items *items;
     struct run_folder *folder;
+    struct answers *answers;
     bool *right;      // [n_items]
     bool *right_norm; // [n_items]
 };
@@ -32,10 +34,13 @@ struct task_fns {
     const char *name; // as in --task
     enum items_format format;
     void (*about)(const struct task *task, struct record *settings); // settings of its own; NULL = none
-    // Fills right[i], and right_norm[i] if it likes; adds to the item's line.
-    enum status (*item)(struct task *task, int64_t i, struct record *line);
+    // Of every item, in any order: fills right[i], and right_norm[i] if it likes; adds to task_line, and calls task_answered.
+    enum status (*ask)(struct task *task);
     void (*summary)(const struct task *task, struct record *result); // NULL = nothing
 };
+
+struct record *task_line(struct task *task, int64_t i);
+enum status task_answered(struct task *task, int64_t i);
 
 enum status task_run(const struct program_common *common, const struct task_settings *settings,
                      const struct task_fns *fns);

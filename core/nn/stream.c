@@ -8,12 +8,6 @@ static int64_t inner_cols(const struct transformer_config *c, enum layer_part pa
     return part == LAYER_ATTENTION ? c->heads * c->head_dim : c->intermediate;
 }
 
-// Enough to fill the device.
-static int64_t pass_windows(const struct backend *backend, int64_t seq_len) {
-    int64_t windows = (backend->fns->host_memory ? 2048 : 16384) / seq_len;
-    return windows < 1 ? 1 : windows;
-}
-
 enum status stream_new(struct transformer *model, struct step *step, const struct stream_options *options,
                        struct stream **out) {
     REQUIRE(options->windows > 0 && options->seq_len > 0, "at least one window of one token");
@@ -21,7 +15,8 @@ enum status stream_new(struct transformer *model, struct step *step, const struc
     struct stream *stream = mem_new(1, sizeof *stream);
     *stream = (struct stream){.model = model, .step = step, .options = *options};
     struct stream_options *o = &stream->options;
-    if (o->batch <= 0) o->batch = pass_windows(model->backend, o->seq_len);
+    if (o->batch <= 0) o->batch = transformer_pass_tokens(model) / o->seq_len;
+    if (o->batch <= 0) o->batch = 1;
     if (o->batch > o->windows) o->batch = o->windows;
     TRY(transformer_prepare(model, o->seq_len));
     TRY(backend_matrix_new(model->backend, model->dtype, o->windows * o->seq_len, model->config.hidden, "hidden states",

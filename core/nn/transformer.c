@@ -172,13 +172,18 @@ enum status transformer_prepare(struct transformer *model, int64_t seq_len) {
     return rope_table_fill(model, table, seq_len);
 }
 
+int64_t transformer_pass_tokens(const struct transformer *model) {
+    return model->backend->fns->host_memory ? 2048 : 16384;
+}
+
 // ---- one layer ----
 
 struct layer_run {
     struct transformer *model;
     struct layer *layer;
-    struct rope_table *rope;
-    struct kv_cache *cache; // NULL: whole sequences
+    struct rope_table *rope; // of whole sequences
+    const struct kv_span *spans;
+    int64_t n_spans; // 0: whole sequences
     int64_t index;
 };
 
@@ -221,47 +226,73 @@ static struct attention_params attention_sizes(const struct transformer_config *
                                      .scale = 1 / sqrt((double)c->head_dim)};
 }
 
-// Attention of the newest tokens of one sequence over the cache, which gets their keys and values.
+// Keys and values of a span, at `first` of qkv, to its cache; o [rows, H d] its queries' attention over it.
+static enum status attend_span(const struct layer_run *run, const struct kv_span *span, struct view qkv, struct view o,
+                               struct view lse) {
+    enum status status = STATUS_OK;
+    const struct transformer_config *c = &run->model->config;
+    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    struct view k = span->cache->k[run->index], v = span->cache->v[run->index];
+    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
+                                                           .in = {view_cols(qkv, q, kv)},
+                                                           .out = {view_rows(k, span->past, span->rows)}}));
+    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
+                                                           .in = {view_cols(qkv, q + kv, kv)},
+                                                           .out = {view_rows(v, span->past, span->rows)}}));
+    struct op_call call = {.op = OP_attention_cached,
+                           .in = {view_cols(qkv, 0, q), k, v},
+                           .out = {o},
+                           .params.attention = attention_sizes(c)};
+    call.params.attention.past = span->past;
+    if (span->past == 0) { // a whole prompt: the op for whole sequences is several times faster on many queries
+        call =
+            (struct op_call){.op = OP_attention, .in = {qkv}, .out = {o, lse}, .params.attention = attention_sizes(c)};
+        call.params.attention.seq_len = span->rows;
+    }
+    TRY(backend_run(run->model->backend, &call));
+done:
+    return status;
+}
+
 static enum status attend_cached(struct step *step, const struct layer_run *run, struct value *qkv, struct value **o) {
     enum status status = STATUS_OK;
     const struct transformer_config *c = &run->model->config;
-    int64_t n = qkv->data.rows, q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    struct kv_cache *cache = run->cache;
-    struct view k = cache->k[run->index], v = cache->v[run->index];
-    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
-                                                           .in = {view_cols(qkv->data, q, kv)},
-                                                           .out = {view_rows(k, cache->length, n)}}));
-    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_copy,
-                                                           .in = {view_cols(qkv->data, q + kv, kv)},
-                                                           .out = {view_rows(v, cache->length, n)}}));
-    struct attention_params params = attention_sizes(c);
-    if (cache->length == 0) { // a whole prompt: the op for whole sequences is several times faster on many queries
-        params.seq_len = n;
-        return record_attention(step, qkv, params, o);
+    struct view lse;
+    int64_t first = 0;
+    for (const struct kv_span *span = run->spans; span < run->spans + run->n_spans; first += span++->rows) {
+        struct rope_table *rope = rope_table(run->model, span->length);
+        int64_t heads = c->heads + c->kv_heads;
+        struct view x = view_cols(view_rows(qkv->data, first, span->rows), 0, heads * c->head_dim);
+        struct rope_params params = {
+            .seq_len = span->rows, .heads = heads, .head_dim = c->head_dim, .offset = span->past};
+        TRY(backend_run(
+            run->model->backend,
+            &(struct op_call){.op = OP_rope, .in = {x, rope->cos, rope->sin}, .out = {x}, .params.rope = params}));
     }
-    TRY(step_value(step, n, q, false, o));
-    params.past = cache->length;
-    TRY(backend_run(run->model->backend, &(struct op_call){.op = OP_attention_cached,
-                                                           .in = {view_cols(qkv->data, 0, q), k, v},
-                                                           .out = {(*o)->data},
-                                                           .params.attention = params}));
+    TRY(show(step, qkv, run->layer->qkv, 3));
+    TRY(step_value(step, qkv->data.rows, c->heads * c->head_dim, false, o));
+    TRY(step_take(step, DTYPE_F32, qkv->data.rows, c->heads, &lse));
+    first = 0;
+    for (const struct kv_span *span = run->spans; span < run->spans + run->n_spans; first += span++->rows)
+        TRY(attend_span(run, span, view_rows(qkv->data, first, span->rows), view_rows((*o)->data, first, span->rows),
+                        view_rows(lse, first, span->rows)));
 done:
     return status;
 }
 
 static enum status attend(struct step *step, const struct layer_run *run, struct value *qkv, struct value **o) {
+    if (run->n_spans) return attend_cached(step, run, qkv, o);
+    enum status status = STATUS_OK;
     const struct transformer_config *c = &run->model->config;
-    struct rope_params rope = {.seq_len = step_options(step)->seq_len,
-                               .heads = c->heads + c->kv_heads,
-                               .head_dim = c->head_dim,
-                               .offset = run->cache ? run->cache->length : 0};
-    enum status status = record_rope(step, qkv, run->rope->cos, run->rope->sin, rope);
-    if (status == STATUS_OK) status = show(step, qkv, run->layer->qkv, 3);
-    if (status != STATUS_OK) return status;
-    if (run->cache) return attend_cached(step, run, qkv, o);
+    struct rope_params rope = {
+        .seq_len = step_options(step)->seq_len, .heads = c->heads + c->kv_heads, .head_dim = c->head_dim};
     struct attention_params params = attention_sizes(c);
     params.seq_len = rope.seq_len;
-    return record_attention(step, qkv, params, o);
+    TRY(record_rope(step, qkv, run->rope->cos, run->rope->sin, rope));
+    TRY(show(step, qkv, run->layer->qkv, 3));
+    TRY(record_attention(step, qkv, params, o));
+done:
+    return status;
 }
 
 static enum status part_enter(struct step *step, const struct layer_run *run, enum layer_part part, struct value *in,
@@ -324,8 +355,9 @@ static bool any_direction(const struct transformer *model) {
     return false;
 }
 
-static enum status forward(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
-                           struct rope_table *rope, struct value **hidden) {
+// Each layer as `what` says, whose layer and index are filled in.
+static enum status forward(struct transformer *model, struct step *step, struct view tokens, struct layer_run what,
+                           struct value **hidden) {
     enum status status = STATUS_OK;
     struct value *x;
     TRY(record_embedding(step, model->embedding, tokens, &x));
@@ -335,7 +367,10 @@ static enum status forward(struct transformer *model, struct step *step, struct 
     }
     for (int64_t l = 0; l < model->config.layers; l++) {
         struct layer_run *run = step_object(step, sizeof *run);
-        *run = (struct layer_run){.model = model, .layer = &model->layers[l], .rope = rope, .cache = cache, .index = l};
+        *run = what;
+        run->model = model;
+        run->layer = &model->layers[l];
+        run->index = l;
         TRY(step_segment(step, layer_forward, run, x, &x));
     }
     TRY(record_rmsnorm(step, x, model->final_norm, model->config.rms_eps, hidden));
@@ -348,7 +383,7 @@ enum status transformer_forward(struct transformer *model, struct step *step, st
     int64_t seq_len = step_options(step)->seq_len;
     enum status status = transformer_prepare(model, seq_len);
     if (status != STATUS_OK) return status;
-    return forward(model, step, tokens, NULL, rope_table(model, seq_len), hidden);
+    return forward(model, step, tokens, (struct layer_run){.rope = rope_table(model, seq_len)}, hidden);
 }
 
 // ---- layer by layer ----
@@ -391,15 +426,26 @@ enum status transformer_layer(struct transformer *model, struct step *step, int6
 
 // ---- generation ----
 
-enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
-                               struct value **hidden) {
-    REQUIRE(!step_options(step)->gradient && step_options(step)->seq_len == tokens.rows,
-            "one sequence without gradients");
-    REQUIRE(cache->length + tokens.rows <= cache->capacity, "the cache is full");
+// Position tables for all that a cache of this capacity can hold of a sequence.
+static enum status prepare_span(struct transformer *model, const struct kv_span *span) {
+    const struct transformer_config *c = &model->config;
+    bool same = rope_is_long(c, span->length) == rope_is_long(c, span->cache->capacity);
+    return transformer_prepare(model, same ? span->cache->capacity : c->rope.original_max_positions);
+}
+
+enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens,
+                               const struct kv_span *spans, int64_t n_spans, struct value **hidden) {
     enum status status = STATUS_OK;
-    TRY(transformer_prepare(model, cache->capacity));
-    TRY(forward(model, step, tokens, cache, rope_table(model, cache->capacity), hidden));
-    cache->length += tokens.rows;
+    int64_t rows = 0;
+    for (const struct kv_span *span = spans; span < spans + n_spans; rows += span++->rows) {
+        REQUIRE(span->rows > 0 && span->past <= span->cache->length && span->past + span->rows <= span->length &&
+                    span->length <= span->cache->capacity,
+                "a span follows what its cache holds and fits into it");
+        TRY(prepare_span(model, span));
+        span->cache->length = span->past + span->rows;
+    }
+    REQUIRE(!step_options(step)->gradient && rows == tokens.rows && rows > 0, "the tokens of all spans, no gradients");
+    TRY(forward(model, step, tokens, (struct layer_run){.spans = spans, .n_spans = n_spans}, hidden));
 done:
     return status;
 }
@@ -423,6 +469,22 @@ enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_
     cache = NULL;
 done:
     kv_cache_free(cache);
+    return status;
+}
+
+enum status kv_cache_copy(const struct kv_cache *from, int64_t n, struct kv_cache *to) {
+    enum status status = STATUS_OK;
+    REQUIRE(n <= from->length && n <= to->capacity, "tokens that one cache has and the other has room for");
+    for (int64_t l = 0; n > 0 && l < to->n_layers; l++) {
+        TRY(backend_run(
+            to->backend,
+            &(struct op_call){.op = OP_copy, .in = {view_rows(from->k[l], 0, n)}, .out = {view_rows(to->k[l], 0, n)}}));
+        TRY(backend_run(
+            to->backend,
+            &(struct op_call){.op = OP_copy, .in = {view_rows(from->v[l], 0, n)}, .out = {view_rows(to->v[l], 0, n)}}));
+    }
+    to->length = n;
+done:
     return status;
 }
 

@@ -57,6 +57,9 @@ int64_t transformer_parameters(const struct transformer *model);
 // Makes the position tables for sequences of up to seq_len tokens; transformer_forward does so too, but not in a plan.
 enum status transformer_prepare(struct transformer *model, int64_t seq_len);
 
+// Tokens of a pass that fill the device; more of them cost memory only.
+int64_t transformer_pass_tokens(const struct transformer *model);
+
 // Keys and values of one sequence, for generation.
 struct kv_cache {
     struct view *k, *v; // per layer [capacity, K d], of the model's dtype
@@ -65,13 +68,24 @@ struct kv_cache {
 };
 enum status kv_cache_new(struct transformer *model, int64_t capacity, struct kv_cache **out);
 void kv_cache_free(struct kv_cache *cache); // accepts NULL
+// Makes the first n tokens those of another cache; what came behind them is dropped.
+enum status kv_cache_copy(const struct kv_cache *from, int64_t n, struct kv_cache *to);
+
+// Tokens of one sequence in a pass: `rows` of them, which follow the first `past` that the cache holds and replace what came behind.
+struct kv_span {
+    struct kv_cache *cache;
+    int64_t past, rows; // past <= cache->length when the span's turn comes, past + rows <= capacity, rows > 0
+    int64_t
+        length; // >= past + rows: of the sequence, for which longrope's factors are chosen; its earlier tokens had the same
+};
 
 // Hidden states after the final norm, [N, C], of whole sequences of step_options.seq_len tokens.
 enum status transformer_forward(struct transformer *model, struct step *step, struct view tokens,
                                 struct value **hidden);
-// The same for the next tokens of one sequence, whose earlier ones are in the cache; adds them to it. No gradients.
-enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens, struct kv_cache *cache,
-                               struct value **hidden);
+// The same for the tokens of spans, one behind the other, which are added to their caches. A span sees what those before it left in its
+// cache: texts with a common beginning can be read in one pass with one cache, each from where it leaves the one before. No gradients.
+enum status transformer_extend(struct transformer *model, struct step *step, struct view tokens,
+                               const struct kv_span *spans, int64_t n_spans, struct value **hidden);
 
 // Layer by layer, as transformer_forward goes through them, for whole sequences whose positions are prepared. Layer l has two
 // parts, each x [N, C] to x + inner W^T: W is o, inner [N, H d] what the heads give; or W is down, inner [N, I] is silu(gate) up.

@@ -6,6 +6,7 @@
 #include "tests/cuda_host/cuda_host.h"
 #include "tests/small_networks.h"
 
+#include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/nn/evaluate.h"
 #include "core/nn/generate.h"
@@ -148,13 +149,12 @@ static void a_pass_in_bf16_is_near_the_one_in_fp32(void **state) {
     for (int i = 0; i < 2; i++) check_pass(configs[i], DTYPE_BF16, bf16_share);
 }
 
-static void evaluation_and_generation_are_those_of_the_cpu(void **state) {
+static void evaluation_is_that_of_the_cpu(void **state) {
     (void)state;
     check_ready();
-    enum { WINDOWS = 3, NEW = 6 };
+    enum { WINDOWS = 3 };
     struct setting cpu, device;
-    int32_t tokens[WINDOWS * SEQ_LEN], want[NEW], got[NEW];
-    int64_t n_want, n_got;
+    int32_t tokens[WINDOWS * SEQ_LEN];
     draw_tokens(tokens, WINDOWS * SEQ_LEN, 1);
     setting_open(&cpu, "cpu", &llama, DTYPE_F32);
     setting_open(&device, "cuda_host", &llama, DTYPE_F32);
@@ -175,14 +175,74 @@ static void evaluation_and_generation_are_those_of_the_cpu(void **state) {
         check_near(e[1]->loss[i], e[0]->loss[i], 1e-5, 0);
         check_near(e[1]->kl[i], e[0]->kl[i], 1e-4, 0);
     }
-    check_ok(generate(cpu.model, cpu.step, tokens, 5, NEW, want, &n_want));
-    check_ok(generate(device.model, device.step, tokens, 5, NEW, got, &n_got));
-    assert_int_equal(n_got, n_want);
-    assert_memory_equal(got, want, (size_t)n_want * sizeof *want);
     evaluation_free(e[0]);
     evaluation_free(e[1]);
     setting_close(&cpu);
     setting_close(&device);
+}
+
+static enum status never_ends(void *context, int64_t i, bool *ends) {
+    (void)context, (void)i;
+    *ends = false;
+    return STATUS_OK;
+}
+
+// Five texts in two places, of which two begin alike.
+static void continued_texts_are_those_of_the_cpu(void **state) {
+    (void)state;
+    check_ready();
+    enum { TEXTS = 5, NEW = 6, MOST = 12 };
+    struct continuation texts[2][TEXTS];
+    for (int k = 0; k < 2; k++) {
+        struct setting s;
+        setting_open(&s, k ? "cuda_host" : "cpu", &llama, DTYPE_F32);
+        for (int i = 0; i < TEXTS; i++) {
+            texts[k][i] = (struct continuation){.n_prompt = 3 + 2 * i, .most = NEW - i % 2};
+            texts[k][i].tokens = mem_new(MOST + NEW, sizeof(int32_t));
+            draw_tokens(texts[k][i].tokens, texts[k][i].n_prompt, (uint64_t)(i % 4));
+        }
+        check_ok(generate_texts(s.model, s.step, texts[k], TEXTS,
+                                &(struct generate_options){.slots = 2, .check = never_ends}));
+        setting_close(&s);
+    }
+    for (int i = 0; i < TEXTS; i++) {
+        const struct continuation *want = &texts[0][i], *got = &texts[1][i];
+        assert_int_equal(want->made, want->most);
+        assert_int_equal(got->made, want->made);
+        assert_memory_equal(got->tokens, want->tokens, (size_t)(want->n_prompt + want->made) * sizeof(int32_t));
+        free(want->tokens);
+        free(got->tokens);
+    }
+}
+
+// Texts in one pass with one cache, each from where it leaves the one before.
+static void spans_of_one_cache_are_those_of_the_cpu(void **state) {
+    (void)state;
+    check_ready();
+    enum { TOKENS = 22, CAPACITY = 16 };
+    int32_t tokens[TOKENS];
+    float *hidden[2];
+    draw_tokens(tokens, TOKENS, 7);
+    for (int k = 0; k < 2; k++) {
+        struct setting s;
+        struct kv_cache *cache = NULL;
+        struct view device_tokens;
+        struct value *x = NULL;
+        setting_open(&s, k ? "cuda_host" : "cpu", &llama, DTYPE_F32);
+        check_ok(kv_cache_new(s.model, CAPACITY, &cache));
+        const struct kv_span spans[] = {{cache, 0, 5, 5}, {cache, 3, 12, 15}, {cache, 9, 1, 10}, {cache, 0, 4, 4}};
+        step_begin(s.step, (struct step_options){.seq_len = TOKENS});
+        check_ok(step_take(s.step, DTYPE_I32, TOKENS, 1, &device_tokens));
+        check_ok(backend_write(s.backend, device_tokens, tokens));
+        check_ok(transformer_extend(s.model, s.step, device_tokens, spans, 4, &x));
+        assert_int_equal(cache->length, 4);
+        hidden[k] = floats_of(s.backend, x->data);
+        kv_cache_free(cache);
+        setting_close(&s);
+    }
+    assert_true(distance(hidden[1], hidden[0], TOKENS * llama.hidden) < 1e-5);
+    free(hidden[0]);
+    free(hidden[1]);
 }
 
 static void open_optimizer(struct setting *s, enum dtype x, bool two_passes, double clamp) {
@@ -282,7 +342,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pass_in_fp32_gives_what_the_cpu_gives),
         cmocka_unit_test(a_pass_in_bf16_is_near_the_one_in_fp32),
-        cmocka_unit_test(evaluation_and_generation_are_those_of_the_cpu),
+        cmocka_unit_test(evaluation_is_that_of_the_cpu),
+        cmocka_unit_test(continued_texts_are_those_of_the_cpu),
+        cmocka_unit_test(spans_of_one_cache_are_those_of_the_cpu),
         cmocka_unit_test(a_step_of_discquant_is_that_of_the_cpu),
         cmocka_unit_test(a_step_in_bf16_is_near_the_one_in_fp32),
         cmocka_unit_test(a_run_in_bf16_has_the_same_bits_in_any_order_of_threads),

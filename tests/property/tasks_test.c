@@ -122,6 +122,14 @@ static double direct_score(struct model *model, const char *query, const char *c
     return score;
 }
 
+// scores [n_choices] of one item.
+static void ask_one(struct setting *s, int64_t i, double *scores, struct choice_question *question) {
+    const struct item *item = &s->items->items[i];
+    *question = (struct choice_question){
+        .choices = item->choices, .n_choices = item->n_choices, .gold = item->gold, .scores = scores};
+    check_ok(choice_ask(s->scorer, question, 1));
+}
+
 static void scores_are_those_of_whole_sequences(void **state) {
     (void)state;
     struct setting s;
@@ -131,8 +139,9 @@ static void scores_are_those_of_whole_sequences(void **state) {
     assert_int_equal(s.items->n_items, N_QUESTIONS);
     for (int i = 0; i < N_QUESTIONS; i++) {
         double scores[4];
+        struct choice_question question;
         assert_int_equal(s.items->items[i].n_choices, n_choices(&questions[i]));
-        check_ok(choice_scores(s.scorer, &s.items->items[i], scores));
+        ask_one(&s, i, scores, &question);
         for (int c = 0; c < n_choices(&questions[i]); c++) {
             assert_true(scores[c] < 0);
             // fp32 of two orders of summation in 5 layers; logits are below 30.
@@ -151,12 +160,13 @@ static void threads_do_not_change_scores(void **state) {
     check_ok(read_items(&s, text, strlen(text), ITEMS_CHOICE));
     for (int i = 0; i < N_QUESTIONS; i++) {
         double one[4], three[4];
+        struct choice_question question;
         threads_set(1);
         scorer_renew(&s);
-        check_ok(choice_scores(s.scorer, &s.items->items[i], one));
+        ask_one(&s, i, one, &question);
         threads_set(3);
         scorer_renew(&s);
-        check_ok(choice_scores(s.scorer, &s.items->items[i], three));
+        ask_one(&s, i, three, &question);
         assert_memory_equal(one, three, (size_t)n_choices(&questions[i]) * sizeof *one);
     }
     threads_set(0);
@@ -187,13 +197,22 @@ static void a_choice_is_what_follows_the_query(void **state) {
     setting_close(&s);
 }
 
+// Equal choices, of which the longer in characters is the better per character.
 static void the_first_of_equal_choices_is_taken(void **state) {
     (void)state;
-    struct item_choice choices[3] = {{.n_characters = 2}, {.n_characters = 6}, {.n_characters = 6}};
-    struct item item = {.choices = choices, .n_choices = 3};
-    assert_int_equal(choice_best(&item, (const double[]){-4, -6, -6}, false), 0);
-    assert_int_equal(choice_best(&item, (const double[]){-4, -6, -6}, true), 1);
-    assert_int_equal(choice_best(&item, (const double[]){-9, -6, -6}, false), 1);
+    struct setting s;
+    double scores[4];
+    struct choice_question question;
+    static const char text[] = "{\"query\": \"The cat\", \"choices\": [\" is\", \" is\", \" is\"], \"gold\": 1}\n";
+    setting_open(&s);
+    check_ok(read_items(&s, text, strlen(text), ITEMS_CHOICE));
+    ask_one(&s, 0, scores, &question);
+    assert_true(scores[0] == scores[1] && scores[1] == scores[2]);
+    assert_true(question.best == 0 && question.best_norm == 0);
+    s.items->items[0].choices[1].n_characters = s.items->items[0].choices[2].n_characters = 6;
+    ask_one(&s, 0, scores, &question);
+    assert_true(question.best == 0 && question.best_norm == 1);
+    setting_close(&s);
 }
 
 // ---- exact match ----
@@ -243,6 +262,21 @@ static char *direct_text(struct model *model, const char *prompt, int64_t limit,
     return result;
 }
 
+struct texts {
+    char *text[N_STARTS];
+    int64_t n_tokens[N_STARTS];
+    int n;
+};
+
+static enum status keep_text(void *context, int64_t i, const char *text, int64_t n_tokens) {
+    struct texts *texts = context;
+    assert_null(texts->text[i]);
+    texts->text[i] = mem_string(text);
+    texts->n_tokens[i] = n_tokens;
+    texts->n++;
+    return STATUS_OK;
+}
+
 static void texts_are_those_of_generate(void **state) {
     (void)state;
     struct setting s;
@@ -251,19 +285,22 @@ static void texts_are_those_of_generate(void **state) {
     char *text = prompts_text(NULL);
     check_ok(read_items(&s, text, strlen(text), ITEMS_EXACT_MATCH));
     assert_int_equal(s.items->n_items, N_STARTS);
-    for (int i = 0; i < N_STARTS; i++) {
-        int64_t limit = i % 2 ? 12 : 160, n = 0;
-        bool line_ends = false;
-        char *got = NULL, *want = direct_text(s.model, starts[i], limit, &line_ends);
-        check_ok(exact_match_text(s.model, s.scorer, &s.items->items[i], limit, &got, &n));
-        assert_string_equal(got, want);
-        assert_true(line_ends ? n <= limit : n == limit);
-        cut += line_ends && n < limit;
-        free(got);
-        free(want);
+    for (int64_t limit = 12; limit <= 160; limit += 148) {
+        struct texts got = {{0}};
+        check_ok(exact_match_texts(s.model, s.items, limit, keep_text, &got));
+        assert_int_equal(got.n, N_STARTS);
+        for (int i = 0; i < N_STARTS; i++) {
+            bool line_ends = false;
+            char *want = direct_text(s.model, starts[i], limit, &line_ends);
+            assert_string_equal(got.text[i], want);
+            assert_true(line_ends ? got.n_tokens[i] <= limit : got.n_tokens[i] == limit);
+            cut += line_ends && got.n_tokens[i] < limit;
+            free(got.text[i]);
+            free(want);
+        }
     }
     assert_true(cut >= 3); // some stop at a newline, others at the limit
-    assert_true(cut < N_STARTS);
+    assert_true(cut < 2 * N_STARTS);
     free(text);
     setting_close(&s);
 }
@@ -272,17 +309,19 @@ static void texts_are_those_of_generate(void **state) {
 static void generation_ends_at_the_last_position(void **state) {
     (void)state;
     struct setting s;
+    struct texts got = {{0}};
     setting_open(&s);
-    char *text = prompts_text(NULL), *got = NULL;
-    int64_t n = 0;
+    char *text = prompts_text(NULL);
     check_ok(read_items(&s, text, strlen(text), ITEMS_EXACT_MATCH));
     struct transformer_config *config = &s.model->transformer->config;
-    int64_t positions = config->max_positions;
+    int64_t positions = config->max_positions, all = s.items->n_items;
     config->max_positions = s.items->items[0].prompt.n_tokens;
-    check_ok(exact_match_text(s.model, s.scorer, &s.items->items[0], 32, &got, &n));
-    assert_int_equal(n, 1);
+    s.items->n_items = 1;
+    check_ok(exact_match_texts(s.model, s.items, 32, keep_text, &got));
+    assert_int_equal(got.n_tokens[0], 1);
     config->max_positions = positions;
-    free(got);
+    s.items->n_items = all;
+    free(got.text[0]);
     free(text);
     setting_close(&s);
 }
@@ -347,11 +386,11 @@ static void the_program_counts_choices(void **state) {
     check_ok(read_items(&s, text, strlen(text), ITEMS_CHOICE));
     for (int i = 0; i < N_QUESTIONS; i++) {
         double scores[4];
-        const struct item *item = &s.items->items[i];
-        check_ok(choice_scores(s.scorer, item, scores));
-        gold[i] = (int)((choice_best(item, scores, false) + (i < 2)) % item->n_choices);
-        right_norm += choice_best(item, scores, true) == gold[i];
-        chance += 1.0 / (double)item->n_choices / N_QUESTIONS;
+        struct choice_question question;
+        ask_one(&s, i, scores, &question);
+        gold[i] = (int)((question.best + (i < 2)) % question.n_choices);
+        right_norm += question.best_norm == gold[i];
+        chance += 1.0 / (double)question.n_choices / N_QUESTIONS;
     }
     free(text);
     text = questions_text(gold, kinds);
