@@ -19,7 +19,7 @@ static int32_t first_largest(const float *values, int64_t n) {
     return (int32_t)best;
 }
 
-enum { MOST_SLOTS = 32, MOST_CACHED = 32768 };
+enum { MOST_SLOTS = 32 };
 
 // The place of a text that is being continued. Its cache holds all its tokens but the newest.
 struct slot {
@@ -130,6 +130,15 @@ static enum status continue_texts(struct generation *self) {
     return n ? pass(self, self->tokens, n, n) : STATUS_OK;
 }
 
+// As many caches as fit into a quarter of the memory that is free.
+static int64_t affordable_slots(const struct transformer *model, int64_t capacity) {
+    const struct transformer_config *c = &model->config;
+    int64_t free_bytes = backend_bytes_free(model->backend);
+    int64_t cache_bytes = 2 * c->layers * capacity * c->kv_heads * c->head_dim * dtype_bytes(model->dtype);
+    int64_t slots = free_bytes < 0 ? MOST_SLOTS : free_bytes / 4 / cache_bytes;
+    return slots < MOST_SLOTS ? slots : MOST_SLOTS;
+}
+
 static enum status open_slots(struct generation *self, int64_t n_texts) {
     enum status status = STATUS_OK;
     int64_t capacity = 1, slots = self->options->slots;
@@ -138,7 +147,7 @@ static enum status open_slots(struct generation *self, int64_t n_texts) {
         REQUIRE(text->n_prompt >= 1 && text->most >= 1, "a prompt, and tokens to make");
         if (capacity < cache_tokens(text)) capacity = cache_tokens(text);
     }
-    if (slots <= 0) slots = MOST_CACHED / capacity < MOST_SLOTS ? MOST_CACHED / capacity : MOST_SLOTS;
+    if (slots <= 0) slots = affordable_slots(self->model, capacity);
     if (slots > n_texts) slots = n_texts;
     if (slots < 1) slots = 1;
     self->n_slots = slots;

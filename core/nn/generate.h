@@ -16,15 +16,14 @@ struct continuation {
 typedef enum status continuation_check(void *context, int64_t i, bool *ends);
 
 struct generate_options {
-    int64_t
-        slots; // texts that are continued at the same time, a cache for each; 0 = 32, fewer where these would hold over 32768 tokens
+    int64_t slots; // texts at once, a cache for each; 0: 32, or what a quarter of the free memory holds
     continuation_check *check;
     void *context;
 };
 
 // Continues every text by up to `most` tokens, each the most likely one (the first of equals), until `check` ends it. A text takes the place
 // of one that has ended; what its prompt begins with is copied from the cache that shares most of it. Phi-3 with longrope takes the
-// factors for n_prompt + most - 1 positions from the first token on.
+// factors for n_prompt + most - 1 positions from the first token on. What is read together changes logits by rounding only.
 enum status generate_texts(struct transformer *model, struct step *step, struct continuation *texts, int64_t n_texts,
                            const struct generate_options *options);
 
