@@ -193,6 +193,7 @@ static enum status row_fill(const struct run_set *set, const struct run_groups *
                                .bits_per_weight = run_number(run, "bits_per_weight")};
     bool adapter = method_has_adapter(run);
     row->kl = run_group_figure(group, adapter ? "kl_lora" : "kl");
+    if (row->kl.n) row->n = row->kl.n;
     row->ratio = ratio_to_rtn(group, adapter ? "kl_lora" : "kl");
     row->perplexity = run_group_figure(group, adapter ? "perplexity_lora" : "perplexity");
     row->agreement = run_group_figure(group, adapter ? "top1_agreement_lora" : "top1_agreement");

@@ -6,7 +6,7 @@
 
 struct method_row {
     const struct run_info *run; // the first of them
-    int64_t n;                  // runs
+    int64_t n;                  // runs with a KL that is a number; all where there is none
     char *label;                // method, and the settings that tell it from its neighbours
     char *bits, *group;
     double bits_per_weight;

@@ -236,24 +236,45 @@ enum status figure_incoherence(const struct run_set *set, struct figure **out) {
 
 // ---- Figure 8 ----
 
-// Rows by method, then the share of the second corpus.
+// Rows by method, then the share of the second corpus, then KL falling as in method_runs.
 static int by_method_and_share(const void *a, const void *b) {
     const struct method_row *x = *(const struct method_row *const *)a, *y = *(const struct method_row *const *)b;
     int order = strcmp(method_of(x), method_of(y));
     double difference = run_setting(x->run, "second_share") - run_setting(y->run, "second_share");
-    return order ? order : (difference > 0) - (difference < 0);
+    if (order == 0) order = (difference > 0) - (difference < 0);
+    return order ? order : (x > y) - (x < y);
 }
 
+// Rows of one bit rate; of several settings of a method at a share the one with the lowest KL.
 static void add_shares(struct panel *panel, const struct method_row *const *rows, int64_t n, int64_t task) {
     struct series *series = NULL;
     const char *before = NULL;
     for (int64_t i = 0; i < n; i++) {
         const char *method = method_of(rows[i]);
         const struct student *e = score_of(rows[i], task);
+        double share = run_setting(rows[i]->run, "second_share");
         if (!before || strcmp(before, method) != 0)
             series = panel_series(panel, method, LOOK_MARKED_LINE, hue_of(method));
         before = method;
-        series_point(series, run_setting(rows[i]->run, "second_share"), e->mean, e->mean - e->half, e->mean + e->half);
+        if (i + 1 < n && strcmp(method_of(rows[i + 1]), method) == 0 &&
+            run_setting(rows[i + 1]->run, "second_share") == share)
+            continue;
+        series_point(series, share, e->mean, e->mean - e->half, e->mean + e->half);
+    }
+}
+
+// Panels of rows of one bit rate.
+static void add_mixes(struct figure *figure, const struct method_runs *runs, const struct method_row **rows, int64_t n,
+                      const char *title) {
+    const char *share = "share of the second corpus";
+    qsort(rows, (size_t)n, sizeof *rows, by_method_and_share);
+    for (int64_t t = -2; t < runs->n_tasks && figure->n_panels < 8; t++) {
+        if (t == -2) add_shares(figure_panel(figure, title, share, "KL, nats", PANEL_LOG_Y), rows, n, SCORE_KL);
+        if (t == -1) add_shares(figure_panel(figure, title, share, "perplexity", 0), rows, n, SCORE_PERPLEXITY);
+        if (t < 0) continue;
+        char *name = mem_format("%s%s%s", runs->tasks[t].name, title[0] ? ", " : "", title);
+        add_shares(figure_panel(figure, name, share, runs->tasks[t].key, 0), rows, n, t);
+        free(name);
     }
 }
 
@@ -262,15 +283,17 @@ enum status figure_mix(const struct run_set *set, struct figure **out) {
     enum status status = method_runs_new(set, method_is_mixed, &runs);
     if (status != STATUS_OK) return status;
     if (runs->n) {
-        const char *share = "share of the second corpus";
         struct figure *figure = figure_new("figure8", "Figure 8", "A share of a second corpus in the calibration text");
         const struct method_row **rows = mem_new((size_t)runs->n, sizeof *rows);
-        for (int64_t i = 0; i < runs->n; i++) rows[i] = &runs->rows[i];
-        qsort(rows, (size_t)runs->n, sizeof *rows, by_method_and_share);
-        add_shares(figure_panel(figure, "", share, "KL, nats", PANEL_LOG_Y), rows, runs->n, SCORE_KL);
-        add_shares(figure_panel(figure, "", share, "perplexity", 0), rows, runs->n, SCORE_PERPLEXITY);
-        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
-            add_shares(figure_panel(figure, runs->tasks[t].name, share, runs->tasks[t].key, 0), rows, runs->n, t);
+        bool several = bit_rates(runs) > 1;
+        for (int64_t first = 0, n; first < runs->n; first += n) {
+            double bits = runs->rows[first].bits_per_weight;
+            for (n = 0; first + n < runs->n && runs->rows[first + n].bits_per_weight == bits; n++)
+                rows[n] = &runs->rows[first + n];
+            char *title = several ? mem_format("%.4g bits per weight", bits) : mem_string("");
+            add_mixes(figure, runs, rows, n, title);
+            free(title);
+        }
         figure_caption(figure,
                        "Measured on the validation text, which is the first corpus's unless another was given.");
         free(rows);

@@ -6,8 +6,9 @@
 
 struct student {
     double mean; // NaN of no values
-    double
-        half; // half the width of the 95 % interval; NaN of fewer than two values, 0 where they differ by rounding errors only
+    // Half the width of the 95 % interval; NaN of fewer than two values, 0 where they differ by rounding errors only.
+    double half;
+    int64_t n; // values that count
 };
 
 // Of values [n]; NaNs among them do not count. Gosset (1908): mean +- t s / sqrt(n), t the 0.975 quantile with n - 1 degrees of freedom.

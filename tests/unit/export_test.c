@@ -366,36 +366,46 @@ static void figures_over_bits_show_the_setting_with_the_least_kl(void **state) {
     }
 }
 
-// Not by path, which is that of the reading, nor by KL, which is that of the tables.
+// Not by path, which is that of the reading, nor by KL, which is that of the tables. Of two settings at a share the one with the lower KL
+// stands, and each bit rate has panels of its own.
 static void lines_of_figure_8_go_by_the_share_of_the_second_corpus(void **state) {
     (void)state;
     static const struct {
         const char *name, *method, *share, *kl;
-        double perplexity;
-    } runs[] = {{"a", "gptq", "0.5", "0.6", 16},       {"b", "discquant", "0.5", "0.1", 11},
-                {"c", "discquant", "1", "0.3", 13},    {"d", "gptq", "0", "0.5", 15},
-                {"e", "discquant", "0.0", "0.2", 12},  {"f", "gptq", "0.125", "0.7", 17},
-                {"g", "discquant", "0.25", "0.4", 14}, {"h", "gptq", "1.0", "0.8", 18}};
+        double perplexity, lr;
+        int bits;
+    } runs[] = {{"a", "gptq", "0.5", "0.6", 16, 1, 3},       {"b", "discquant", "0.5", "0.1", 11, 1, 3},
+                {"c", "discquant", "1", "0.3", 13, 1, 3},    {"d", "gptq", "0", "0.5", 15, 1, 3},
+                {"e", "discquant", "0.0", "0.2", 12, 1, 3},  {"f", "gptq", "0.125", "0.7", 17, 1, 3},
+                {"g", "discquant", "0.25", "0.4", 14, 2, 3}, {"h", "gptq", "1.0", "0.8", 18, 1, 3},
+                {"i", "discquant", "0.25", "0.9", 10, 1, 3}, {"j", "discquant", "0.25", "0.5", 19, 3, 3},
+                {"k", "gptq", "0.5", "0.04", 6, 1, 4},       {"l", "gptq", "0.25", "0.05", 5, 1, 4}};
     static const struct line kl[] = {{"discquant", 4, {0, 0.25, 0.5, 1}, {0.2, 0.4, 0.1, 0.3}},
                                      {"gptq", 4, {0, 0.125, 0.5, 1}, {0.5, 0.7, 0.6, 0.8}}};
     static const struct line perplexity[] = {{"discquant", 4, {0, 0.25, 0.5, 1}, {12, 14, 11, 13}},
                                              {"gptq", 4, {0, 0.125, 0.5, 1}, {15, 17, 16, 18}}};
-    char *folder = files_folder();
-    for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
-        char *more = mem_format("\"second_share\": %s", runs[k].share);
-        put_setting(folder, runs[k].name, runs[k].method, 3, more, runs[k].kl, runs[k].perplexity);
-        free(more);
+    static const struct line at_4[] = {{"gptq", 2, {0.25, 0.5}, {0.05, 0.04}}};
+    for (int several = 0; several < 2; several++) {
+        char *folder = files_folder();
+        for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
+            if (runs[k].bits > 3 + several) continue;
+            char *more = mem_format("\"second_share\": %s, \"lr\": %g", runs[k].share, runs[k].lr);
+            put_setting(folder, runs[k].name, runs[k].method, runs[k].bits, more, runs[k].kl, runs[k].perplexity);
+            free(more);
+        }
+        struct run_set *set = read_set(folder);
+        struct figure *figure = NULL;
+        check_ok(figure_mix(set, &figure));
+        assert_non_null(figure);
+        assert_int_equal(figure->n_panels, several ? 4 : 2);
+        check_lines(figure->panels[0], kl, 2);
+        check_lines(figure->panels[1], perplexity, 2);
+        assert_string_equal(figure->panels[0]->title, several ? "3.5 bits per weight" : "");
+        if (several) check_lines(figure->panels[2], at_4, 1);
+        figure_free(figure);
+        run_set_free(set);
+        files_remove(folder);
     }
-    struct run_set *set = read_set(folder);
-    struct figure *figure = NULL;
-    check_ok(figure_mix(set, &figure));
-    assert_non_null(figure);
-    assert_int_equal(figure->n_panels, 2);
-    check_lines(figure->panels[0], kl, 2);
-    check_lines(figure->panels[1], perplexity, 2);
-    figure_free(figure);
-    run_set_free(set);
-    files_remove(folder);
 }
 
 // ---- the program ----

@@ -190,6 +190,7 @@ static void the_sharper_bound_falls_with_its_power(void **state) {
 static void intervals_are_students(void **state) {
     (void)state;
     struct student of = student_of((double[]){1, NAN, 2, 3}, 4);
+    assert_int_equal(of.n, 3);
     check_near(of.mean, 2, 1e-15, 0);
     check_near(of.half, 0.95 / sqrt(2 * 0.975 * 0.025) / sqrt(3), 1e-9,
                0); // t with 2 degrees of freedom in closed form
