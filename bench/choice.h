@@ -7,7 +7,7 @@
 enum { CHOICE_GROUP = 128 }; // questions to ask at once: passes are full, and a line is written now and then
 
 struct choice_question {
-    const struct item_choice *choices; // [n_choices]
+    struct item_choice *choices; // [n_choices], the caller's
     int64_t n_choices, gold;
     // results
     double *scores; // [n_choices], the caller's: log-probability of the choice's tokens after those before them, nats

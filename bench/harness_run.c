@@ -62,9 +62,8 @@ done:
 }
 
 static void question_free(struct choice_question *question) {
-    struct item_choice *choices = (struct item_choice *)question->choices;
-    for (int64_t c = 0; c < question->n_choices; c++) token_list_free(&choices[c].tokens);
-    free(choices);
+    for (int64_t c = 0; c < question->n_choices; c++) token_list_free(&question->choices[c].tokens);
+    free(question->choices);
     free(question->scores);
 }
 
