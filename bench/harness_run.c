@@ -231,10 +231,9 @@ static enum status page_ask(struct harness *self, int64_t i) {
     record_number(line, "loglikelihood", sum);
     record_integer(line, "words", doc->words);
     record_integer(line, "bytes", doc->bytes);
-    TRY(answered(self, i));
 done:
     token_list_free(&page);
-    return status == STATUS_OK ? status : item_failed(self, i);
+    return status == STATUS_OK ? answered(self, i) : item_failed(self, i);
 }
 
 static enum status wikitext_ask(struct harness *self) {

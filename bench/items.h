@@ -4,7 +4,7 @@
 // "kind" may be missing; other keys are ignored.
 //
 //     TRY(items_read("items.jsonl", &(struct items_options){.format = ITEMS_CHOICE, .model = model}, &items));
-//     for (int64_t i = 0; i < items->n_items; i++) TRY(choice_scores(scorer, &items->items[i], scores));
+//     for (int64_t i = 0; i < items->n_items; i++) … items->items[i].choices …
 //   done:
 //     items_free(items);
 //

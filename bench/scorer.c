@@ -115,7 +115,7 @@ static bool pass_add(struct scorer *self, struct pass *pass, struct scored_text 
     int64_t n = text->n - 1, past = shared_tokens(self, text), scored = text->n - text->first;
     bool full = pass->n_tokens + n - past > pass->room || pass->n_scored + scored > pass->room;
     if (full && pass->n_texts) return false;
-    if (full) { // a text longer than a pass is one alone
+    if (full) { // longer than a pass: one that long; those behind it have the room too
         pass->room = n > scored ? n : scored;
         pass->tokens = mem_resize(pass->tokens, (size_t)pass->room, sizeof *pass->tokens);
         pass->targets = mem_resize(pass->targets, (size_t)pass->room, sizeof *pass->targets);

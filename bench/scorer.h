@@ -1,6 +1,6 @@
 // Log-likelihoods of token sequences. Sequences are read in the order of their tokens, where neighbours share most, many in a pass
 // behind one key/value cache, and each from where it leaves the one before: few-shot examples that questions share, and a question that
-// its choices share, are read once, also where they come with later calls.
+// its choices share, are read once in a call, and not again by the next one where its first sequence begins like the last one read.
 //
 //     TRY(scorer_new(model, &scorer));
 //     TRY(scorer_loglikelihoods(scorer, texts, n));

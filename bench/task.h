@@ -1,7 +1,7 @@
 // What `discquant-bench eval` does for tasks made of items (bench/items.h): reads them, asks a task about each, and writes
 // the summary as one JSON line on stdout and to the run folder, if there is one:
 //   task, items, accuracy, accuracy_se, [what the task adds,] accuracy_KIND for each kind, seconds, items_per_second.
-// metrics.jsonl has a line per item: item, kind, correct, and what the task adds.
+// metrics.jsonl has a line per item: item, what the task adds, kind, correct.
 #ifndef DQ_BENCH_TASK_H
 #define DQ_BENCH_TASK_H
 

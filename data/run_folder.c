@@ -224,7 +224,27 @@ static enum status resume(struct run_folder *run, const json_t *before, enum fou
     json_object_set(run->about, "start", json_object_get(before, "start"));
     json_int_t times = json_integer_value(json_object_get(before, "resumed"));
     json_object_set_new(run->about, "resumed", json_integer(times + 1));
-    clean(run, !holds(run, "checkpoint"), false); // without one it begins at the beginning
+    if (strcmp(json_string_value(json_object_get(before, "status")), "clearing") == 0)
+        clean(run, true, true);
+    else
+        clean(run, !holds(run, "checkpoint"), false); // without one it begins at the beginning
+    TRY(write_json(run, "run.json", run->about));
+    TRY(open_metrics(run));
+done:
+    return status;
+}
+
+// Makes the folder that of a new run. What an earlier one left goes under a run.json that says so: killed at any moment, the folder is
+// the earlier run's, or is cleared when it is used next.
+static enum status begin(struct run_folder *run, enum found found) {
+    enum status status = STATUS_OK;
+    bool earlier = found == FOUND_DONE || found == FOUND_UNFINISHED || found == FOUND_UNREADABLE;
+    if (earlier) {
+        json_object_set_new(run->about, "status", json_string("clearing"));
+        TRY(write_json(run, "run.json", run->about));
+    }
+    clean(run, true, earlier); // a stranger's .npy files are not ours
+    json_object_set_new(run->about, "status", json_string("running"));
     TRY(write_json(run, "run.json", run->about));
     TRY(open_metrics(run));
 done:
@@ -251,11 +271,7 @@ enum status run_folder_open(const struct run_folder_options *options, struct run
         if (options->resume && found != FOUND_NOTHING) {
             TRY(resume(run, before, found));
         } else {
-            // First: beside the new run.json --resume would take an earlier run's state for this one's.
-            remove_file(run, "checkpoint");
-            TRY(write_json(run, "run.json", run->about));
-            clean(run, true, found != FOUND_STRANGER); // a stranger's .npy files are not ours
-            TRY(open_metrics(run));
+            TRY(begin(run, found));
         }
     }
     *out = run;

@@ -1,7 +1,8 @@
 // The run folder that every program writes alike:
 //
 //   run.json       program, command line, version, seed, host, device, threads, settings, start, end, status
-//                  (running | done | failed); written when the run starts and when it ends
+//                  (clearing | running | done | failed); written when the run starts and when it ends; "clearing": what lies beside
+//                  it is an earlier run's, which --force replaces
 //   result.json    the summary: flat keys; written when the run is done
 //   metrics.jsonl  one JSON line per logged step
 //   NAME.npy       arrays

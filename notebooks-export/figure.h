@@ -32,11 +32,13 @@ struct panel {
     int64_t n_series;
 };
 
+enum { MOST_PANELS = 8 };
+
 struct figure {
     char *id;    // of its files
     char *place; // in the paper: "Figure 3"
     char *title, *caption;
-    struct panel *panels[8];
+    struct panel *panels[MOST_PANELS];
     int64_t n_panels;
 };
 

@@ -212,7 +212,7 @@ static enum status bits_figure(const struct run_set *set, const char *id, const 
         struct figure *figure = figure_new(id, place, title);
         add_methods(figure_panel(figure, "", "bits per weight", "KL, nats", PANEL_LOG_Y), runs, SCORE_KL);
         add_methods(figure_panel(figure, "", "bits per weight", "perplexity", 0), runs, SCORE_PERPLEXITY);
-        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < 8; t++)
+        for (int64_t t = 0; t < runs->n_tasks && figure->n_panels < MOST_PANELS; t++)
             add_methods(figure_panel(figure, runs->tasks[t].name, "bits per weight", runs->tasks[t].key, 0), runs, t);
         figure_caption(figure,
                        "Bits per weight count codes and 16-bit scales. The original's perplexity is %.4f. Intervals: "
@@ -263,15 +263,16 @@ static void add_shares(struct panel *panel, const struct method_row *const *rows
     }
 }
 
-// Panels of rows of one bit rate.
+// Rows of one bit rate: KL and perplexity, or what the tasks say.
 static void add_mixes(struct figure *figure, const struct method_runs *runs, const struct method_row **rows, int64_t n,
-                      const char *title) {
+                      const char *title, bool tasks) {
     const char *share = "share of the second corpus";
     qsort(rows, (size_t)n, sizeof *rows, by_method_and_share);
-    for (int64_t t = -2; t < runs->n_tasks && figure->n_panels < 8; t++) {
-        if (t == -2) add_shares(figure_panel(figure, title, share, "KL, nats", PANEL_LOG_Y), rows, n, SCORE_KL);
-        if (t == -1) add_shares(figure_panel(figure, title, share, "perplexity", 0), rows, n, SCORE_PERPLEXITY);
-        if (t < 0) continue;
+    if (!tasks && figure->n_panels + 2 <= MOST_PANELS) {
+        add_shares(figure_panel(figure, title, share, "KL, nats", PANEL_LOG_Y), rows, n, SCORE_KL);
+        add_shares(figure_panel(figure, title, share, "perplexity", 0), rows, n, SCORE_PERPLEXITY);
+    }
+    for (int64_t t = 0; tasks && t < runs->n_tasks && figure->n_panels < MOST_PANELS; t++) {
         char *name = mem_format("%s%s%s", runs->tasks[t].name, title[0] ? ", " : "", title);
         add_shares(figure_panel(figure, name, share, runs->tasks[t].key, 0), rows, n, t);
         free(name);
@@ -285,17 +286,24 @@ enum status figure_mix(const struct run_set *set, struct figure **out) {
     if (runs->n) {
         struct figure *figure = figure_new("figure8", "Figure 8", "A share of a second corpus in the calibration text");
         const struct method_row **rows = mem_new((size_t)runs->n, sizeof *rows);
-        bool several = bit_rates(runs) > 1;
-        for (int64_t first = 0, n; first < runs->n; first += n) {
-            double bits = runs->rows[first].bits_per_weight;
-            for (n = 0; first + n < runs->n && runs->rows[first + n].bits_per_weight == bits; n++)
-                rows[n] = &runs->rows[first + n];
-            char *title = several ? mem_format("%.4g bits per weight", bits) : mem_string("");
-            add_mixes(figure, runs, rows, n, title);
-            free(title);
-        }
-        figure_caption(figure,
-                       "Measured on the validation text, which is the first corpus's unless another was given.");
+        int64_t n_rates = bit_rates(runs), n_wanted = n_rates * (2 + runs->n_tasks), n;
+        for (int64_t tasks = 0; tasks < 2; tasks++)
+            for (int64_t first = 0; first < runs->n; first += n) {
+                double bits = runs->rows[first].bits_per_weight;
+                rows[0] = &runs->rows[first];
+                for (n = 1; first + n < runs->n && runs->rows[first + n].bits_per_weight == bits; n++)
+                    rows[n] = &runs->rows[first + n];
+                bool named = n_rates > 1 && isfinite(bits);
+                char *title = named ? mem_format("%.4g bits per weight", bits) : mem_string("");
+                add_mixes(figure, runs, rows, n, title, tasks);
+                free(title);
+            }
+        char *more = figure->n_panels == n_wanted
+                         ? mem_string("")
+                         : mem_format(" Further panels have no room: %lld.", (long long)(n_wanted - figure->n_panels));
+        figure_caption(
+            figure, "Measured on the validation text, which is the first corpus's unless another was given.%s", more);
+        free(more);
         free(rows);
         *out = figure;
     }

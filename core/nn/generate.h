@@ -23,7 +23,8 @@ struct generate_options {
 
 // Continues every text by up to `most` tokens, each the most likely one (the first of equals), until `check` ends it. A text takes the place
 // of one that has ended; what its prompt begins with is copied from the cache that shares most of it. Phi-3 with longrope takes the
-// factors for n_prompt + most - 1 positions from the first token on. What is read together changes logits by rounding only.
+// factors for n_prompt + most - 1 positions from the first token on. What is read together changes logits by rounding only. Each cache has
+// room for the longest n_prompt + most - 1 of all texts; free memory is what backend_bytes_free says (on the CPU all of it).
 enum status generate_texts(struct transformer *model, struct step *step, struct continuation *texts, int64_t n_texts,
                            const struct generate_options *options);
 

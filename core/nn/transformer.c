@@ -226,7 +226,7 @@ static struct attention_params attention_sizes(const struct transformer_config *
                                      .scale = 1 / sqrt((double)c->head_dim)};
 }
 
-// Keys and values of a span, at `first` of qkv, to its cache; o [rows, H d] its queries' attention over it.
+// Keys and values of a span, whose rows qkv, o and lse are, to its cache; o: its queries' attention over it.
 static enum status attend_span(const struct layer_run *run, const struct kv_span *span, struct view qkv, struct view o,
                                struct view lse) {
     enum status status = STATUS_OK;

@@ -398,6 +398,7 @@ static void lines_of_figure_8_go_by_the_share_of_the_second_corpus(void **state)
         check_ok(figure_mix(set, &figure));
         assert_non_null(figure);
         assert_int_equal(figure->n_panels, several ? 4 : 2);
+        assert_null(strstr(figure->caption, "no room"));
         check_lines(figure->panels[0], kl, 2);
         check_lines(figure->panels[1], perplexity, 2);
         assert_string_equal(figure->panels[0]->title, several ? "3.5 bits per weight" : "");
@@ -406,6 +407,27 @@ static void lines_of_figure_8_go_by_the_share_of_the_second_corpus(void **state)
         run_set_free(set);
         files_remove(folder);
     }
+}
+
+// Runs that do not say their bits per weight have panels too; what has no room is counted.
+static void figure_8_of_many_bit_rates_says_what_it_leaves_out(void **state) {
+    (void)state;
+    static const char settings[] = "{\"method\": \"gptq\", \"bits\": 9, \"model\": \"m\", \"second_share\": 0.5}";
+    char *folder = files_folder();
+    put_run(folder, "z", "discquant", "done", settings, "{\"kl\": 0.5, \"kl_rtn\": 1, \"perplexity\": 2}");
+    for (int n = 0; n <= 4; n++) {
+        char name[2] = {(char)('a' + n), 0};
+        struct figure *figure = NULL;
+        if (n) put_setting(folder, name, "gptq", 2 + n, "\"second_share\": 0.5", "0.1", 3);
+        struct run_set *set = read_set(folder);
+        check_ok(figure_mix(set, &figure));
+        assert_non_null(figure);
+        assert_int_equal(figure->n_panels, n < 4 ? 2 + 2 * n : MOST_PANELS);
+        assert_true(!strstr(figure->caption, "no room: 2") == (n < 4));
+        figure_free(figure);
+        run_set_free(set);
+    }
+    files_remove(folder);
 }
 
 // ---- the program ----
@@ -507,6 +529,7 @@ int main(void) {
         cmocka_unit_test(runs_of_two_models_are_not_mixed),
         cmocka_unit_test(figures_over_bits_show_the_setting_with_the_least_kl),
         cmocka_unit_test(lines_of_figure_8_go_by_the_share_of_the_second_corpus),
+        cmocka_unit_test(figure_8_of_many_bit_rates_says_what_it_leaves_out),
         cmocka_unit_test(bad_input_gets_one_line),
         cmocka_unit_test(a_report_holds_what_the_runs_give_and_names_the_rest),
     };

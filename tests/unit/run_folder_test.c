@@ -353,8 +353,10 @@ static bool replaced_and_killed(const char *path, int64_t k) {
     }
     bool killed = WIFSTOPPED(state);
     if (!killed) assert_true(WIFEXITED(state) && WEXITSTATUS(state) == 0);
-    kill(child, SIGKILL);
-    if (killed) waitpid(child, &state, 0);
+    if (killed) {
+        kill(child, SIGKILL);
+        waitpid(child, &state, 0);
+    }
     return killed;
 }
 
@@ -374,11 +376,13 @@ static void a_replaced_run_leaves_nothing_to_its_successor(void **state) {
         char *path = mem_format("%s/%lld", folder, (long long)k);
         check_ok(simulate(path, false, false, 4, STEPS - 1));
         files_put(files_path(path, "result.json"), "{}", 2);
+        files_put(files_path(path, "old.npy"), "x", 1);
         killed = replaced_and_killed(path, k);
         int which = simulate(path, true, false, 5, STEPS - 1) == STATUS_OK;
         was[which] = true;
         char *left = files_bytes(files_path(path, "result.json"), NULL);
         if (which && left) assert_string_not_equal(left, "{}");
+        assert_true(files_has(path, "old.npy") == !which);
         free(left);
         check_ok(simulate(path, true, false, 4 + which, STEPS));
         check_status(path, "done");
