@@ -5,9 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-// Enough to fill the device.
-static int64_t pass_tokens(const struct backend *backend) { return backend->fns->host_memory ? 2048 : 16384; }
-
 // Device memory of one pass over up to `batch` windows, and its copy on the host.
 struct pass {
     struct backend *backend;
@@ -131,7 +128,7 @@ enum status evaluate(struct transformer *model, struct step *step, const int32_t
                      int64_t seq_len, const struct evaluate_options *options, struct evaluation **out) {
     REQUIRE(windows > 0 && seq_len > 1, "at least one window of two tokens");
     enum status status = STATUS_OK;
-    int64_t batch = options->batch > 0 ? options->batch : pass_tokens(model->backend) / seq_len;
+    int64_t batch = options->batch > 0 ? options->batch : transformer_pass_tokens(model) / seq_len;
     if (batch < 1) batch = 1;
     if (batch > windows) batch = windows;
     struct pass pass = {0};
