@@ -261,13 +261,12 @@ static enum status attend_cached(struct step *step, const struct layer_run *run,
     int64_t first = 0;
     for (const struct kv_span *span = run->spans; span < run->spans + run->n_spans; first += span++->rows) {
         struct rope_table *rope = rope_table(run->model, span->length);
-        int64_t heads = c->heads + c->kv_heads;
-        struct view x = view_cols(view_rows(qkv->data, first, span->rows), 0, heads * c->head_dim);
-        struct rope_params params = {
-            .seq_len = span->rows, .heads = heads, .head_dim = c->head_dim, .offset = span->past};
-        TRY(backend_run(
-            run->model->backend,
-            &(struct op_call){.op = OP_rope, .in = {x, rope->cos, rope->sin}, .out = {x}, .params.rope = params}));
+        struct value *rows = step_input(step, view_rows(qkv->data, first, span->rows));
+        TRY(record_rope(step, rows, rope->cos, rope->sin,
+                        (struct rope_params){.seq_len = span->rows,
+                                             .heads = c->heads + c->kv_heads,
+                                             .head_dim = c->head_dim,
+                                             .offset = span->past}));
     }
     TRY(show(step, qkv, run->layer->qkv, 3));
     TRY(step_value(step, qkv->data.rows, c->heads * c->head_dim, false, o));
