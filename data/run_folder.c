@@ -162,13 +162,6 @@ static enum status write_json(const struct run_folder *run, const char *name, co
     return status;
 }
 
-static bool holds(const struct run_folder *run, const char *name) {
-    char *path = run_folder_file(run, name);
-    bool found = access(path, F_OK) == 0;
-    free(path);
-    return found;
-}
-
 static void remove_file(const struct run_folder *run, const char *name) {
     char *path = run_folder_file(run, name);
     unlink(path);
@@ -224,10 +217,8 @@ static enum status resume(struct run_folder *run, const json_t *before, enum fou
     json_object_set(run->about, "start", json_object_get(before, "start"));
     json_int_t times = json_integer_value(json_object_get(before, "resumed"));
     json_object_set_new(run->about, "resumed", json_integer(times + 1));
-    if (strcmp(json_string_value(json_object_get(before, "status")), "clearing") == 0)
-        clean(run, true, true);
-    else
-        clean(run, !holds(run, "checkpoint"), false); // without one it begins at the beginning
+    bool clearing = strcmp(json_string_value(json_object_get(before, "status")), "clearing") == 0;
+    clean(run, clearing, clearing);
     TRY(write_json(run, "run.json", run->about));
     TRY(open_metrics(run));
 done:
