@@ -15,7 +15,7 @@ static int64_t best_of(const struct choice_question *question, bool norm) {
     return best;
 }
 
-enum status choice_ask(struct scorer *scorer, struct choice_question *questions, int64_t n) {
+static enum status score(struct scorer *scorer, struct choice_question *questions, int64_t n) {
     enum status status = STATUS_OK;
     int64_t n_texts = 0;
     for (int64_t i = 0; i < n; i++) n_texts += questions[i].n_choices;
@@ -29,12 +29,38 @@ enum status choice_ask(struct scorer *scorer, struct choice_question *questions,
     TRY(scorer_loglikelihoods(scorer, texts, n_texts));
     text = texts;
     for (int64_t i = 0; i < n; i++) {
+        questions[i].scores = mem_new((size_t)questions[i].n_choices, sizeof *questions[i].scores);
         for (int64_t c = 0; c < questions[i].n_choices; c++) questions[i].scores[c] = text++->loglikelihood;
         questions[i].best = best_of(&questions[i], false);
         questions[i].best_norm = best_of(&questions[i], true);
     }
 done:
     free(texts);
+    return status;
+}
+
+// Questions first .. first + n - 1.
+static enum status ask_some(struct scorer *scorer, const struct choice_asker *asker, int64_t first, int64_t n) {
+    enum status status = STATUS_OK;
+    struct choice_question *questions = mem_new((size_t)n, sizeof *questions);
+    for (int64_t i = 0; i < n; i++) TRY(asker->begin(asker->context, first + i, &questions[i]));
+    TRY(score(scorer, questions, n));
+    for (int64_t i = 0; i < n; i++) TRY(asker->answered(asker->context, first + i, &questions[i]));
+done:
+    for (int64_t i = 0; i < n; i++) {
+        free(questions[i].scores);
+        if (asker->end) asker->end(&questions[i]);
+    }
+    free(questions);
+    return status;
+}
+
+enum status choice_ask(struct scorer *scorer, const struct choice_asker *asker, int64_t n) {
+    enum { GROUP = 128 }; // fills passes; a line is written now and then
+    enum status status = STATUS_OK;
+    for (int64_t first = 0; first < n; first += GROUP)
+        TRY(ask_some(scorer, asker, first, n - first < GROUP ? n - first : GROUP));
+done:
     return status;
 }
 
@@ -55,36 +81,27 @@ enum status choice_line(const struct choice_question *question, const char *key,
     return STATUS_OK;
 }
 
-// Items first .. first + n - 1.
-static enum status ask_some(struct task *task, int64_t first, int64_t n) {
+static enum status begin(void *context, int64_t i, struct choice_question *question) {
+    const struct task *task = context;
+    const struct item *item = &task->items->items[i];
+    *question = (struct choice_question){.choices = item->choices, .n_choices = item->n_choices, .gold = item->gold};
+    return STATUS_OK;
+}
+
+static enum status answered(void *context, int64_t i, const struct choice_question *question) {
     enum status status = STATUS_OK;
-    const struct item *items = task->items->items + first;
-    struct choice_question *questions = mem_new((size_t)n, sizeof *questions);
-    for (int64_t i = 0; i < n; i++) {
-        questions[i] = (struct choice_question){
-            .choices = items[i].choices, .n_choices = items[i].n_choices, .gold = items[i].gold};
-        questions[i].scores = mem_new((size_t)items[i].n_choices, sizeof *questions[i].scores);
-    }
-    TRY(choice_ask(task->scorer, questions, n));
-    for (int64_t i = 0; i < n; i++) {
-        task->right[first + i] = questions[i].best == items[i].gold;
-        task->right_norm[first + i] = questions[i].best_norm == items[i].gold;
-        TRY(choice_line(&questions[i], "score", items_where(task->items, &items[i]), task_line(task, first + i)));
-        TRY(task_answered(task, first + i));
-    }
+    struct task *task = context;
+    task->right[i] = question->best == question->gold;
+    task->right_norm[i] = question->best_norm == question->gold;
+    TRY(choice_line(question, "score", items_where(task->items, &task->items->items[i]), task_line(task, i)));
+    TRY(task_answered(task, i));
 done:
-    for (int64_t i = 0; i < n; i++) free(questions[i].scores);
-    free(questions);
     return status;
 }
 
 static enum status ask(struct task *task) {
-    enum status status = STATUS_OK;
-    int64_t all = task->items->n_items;
-    for (int64_t first = 0; first < all; first += CHOICE_GROUP)
-        TRY(ask_some(task, first, all - first < CHOICE_GROUP ? all - first : CHOICE_GROUP));
-done:
-    return status;
+    const struct choice_asker asker = {.begin = begin, .answered = answered, .context = task};
+    return choice_ask(task->scorer, &asker, task->items->n_items);
 }
 
 static void choice_summary(const struct task *task, struct record *result) {

@@ -47,12 +47,12 @@ static enum status answered(struct harness *self, int64_t i) {
 
 // ---- choices ----
 
-static enum status question_of(struct harness *self, int64_t i, struct choice_question *question) {
+static enum status question_begin(void *context, int64_t i, struct choice_question *question) {
     enum status status = STATUS_OK;
+    struct harness *self = context;
     const struct harness_doc *doc = &self->docs->docs[i];
     struct item_choice *choices = mem_new((size_t)doc->n_requests, sizeof *choices);
     *question = (struct choice_question){.choices = choices, .n_choices = doc->n_requests, .gold = doc->gold};
-    question->scores = mem_new((size_t)doc->n_requests, sizeof *question->scores);
     for (int64_t c = 0; c < doc->n_requests; c++) {
         choices[c].n_characters = doc->requests[c].n_characters;
         TRY(harness_encode_pair(&self->how, &doc->requests[c], &choices[c].tokens, &choices[c].first));
@@ -61,40 +61,25 @@ done:
     return status == STATUS_OK ? status : item_failed(self, i);
 }
 
-static void question_free(struct choice_question *question) {
-    for (int64_t c = 0; c < question->n_choices; c++) token_list_free(&question->choices[c].tokens);
-    free(question->choices);
-    free(question->scores);
+static enum status question_answered(void *context, int64_t i, const struct choice_question *question) {
+    struct harness *self = context;
+    char *where = mem_format("%s: item %lld", self->settings->data, (long long)i);
+    enum status status = choice_line(question, "loglikelihood", where, line_of(self, i));
+    free(where);
+    if (status != STATUS_OK) return status;
+    self->right[i] = question->best == question->gold;
+    self->right_norm[i] = question->best_norm == question->gold;
+    return answered(self, i);
 }
 
-// Documents first .. first + n - 1.
-static enum status choices_some(struct harness *self, int64_t first, int64_t n) {
-    enum status status = STATUS_OK;
-    struct choice_question *questions = mem_new((size_t)n, sizeof *questions);
-    for (int64_t i = 0; i < n; i++) TRY(question_of(self, first + i, &questions[i]));
-    TRY(choice_ask(self->scorer, questions, n));
-    for (int64_t i = 0; i < n; i++) {
-        char *where = mem_format("%s: item %lld", self->settings->data, (long long)(first + i));
-        status = choice_line(&questions[i], "loglikelihood", where, line_of(self, first + i));
-        free(where);
-        TRY(status);
-        self->right[first + i] = questions[i].best == questions[i].gold;
-        self->right_norm[first + i] = questions[i].best_norm == questions[i].gold;
-        TRY(answered(self, first + i));
-    }
-done:
-    for (int64_t i = 0; i < n; i++) question_free(&questions[i]);
-    free(questions);
-    return status;
+static void question_end(struct choice_question *question) {
+    for (int64_t c = 0; c < question->n_choices; c++) token_list_free(&question->choices[c].tokens);
+    free(question->choices);
 }
 
 static enum status choices_ask(struct harness *self) {
-    enum status status = STATUS_OK;
-    int64_t all = self->docs->n;
-    for (int64_t first = 0; first < all; first += CHOICE_GROUP)
-        TRY(choices_some(self, first, all - first < CHOICE_GROUP ? all - first : CHOICE_GROUP));
-done:
-    return status;
+    const struct choice_asker asker = {question_begin, question_answered, question_end, self};
+    return choice_ask(self->scorer, &asker, self->docs->n);
 }
 
 // ---- generation ----

@@ -122,12 +122,33 @@ static double direct_score(struct model *model, const char *query, const char *c
     return score;
 }
 
+struct one {
+    const struct item *item;
+    struct choice_question *question;
+    double *scores;
+};
+
+static enum status one_begin(void *context, int64_t i, struct choice_question *question) {
+    const struct item *item = ((const struct one *)context)->item;
+    assert_int_equal(i, 0);
+    *question = (struct choice_question){.choices = item->choices, .n_choices = item->n_choices, .gold = item->gold};
+    return STATUS_OK;
+}
+
+static enum status one_answered(void *context, int64_t i, const struct choice_question *question) {
+    struct one *one = context;
+    assert_int_equal(i, 0);
+    memcpy(one->scores, question->scores, (size_t)question->n_choices * sizeof *one->scores);
+    *one->question = *question;
+    one->question->scores = one->scores;
+    return STATUS_OK;
+}
+
 // scores [n_choices] of one item.
 static void ask_one(struct setting *s, int64_t i, double *scores, struct choice_question *question) {
-    const struct item *item = &s->items->items[i];
-    *question = (struct choice_question){
-        .choices = item->choices, .n_choices = item->n_choices, .gold = item->gold, .scores = scores};
-    check_ok(choice_ask(s->scorer, question, 1));
+    struct one one = {&s->items->items[i], question, scores};
+    const struct choice_asker asker = {.begin = one_begin, .answered = one_answered, .context = &one};
+    check_ok(choice_ask(s->scorer, &asker, 1));
 }
 
 static void scores_are_those_of_whole_sequences(void **state) {
