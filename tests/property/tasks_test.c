@@ -122,32 +122,27 @@ static double direct_score(struct model *model, const char *query, const char *c
     return score;
 }
 
-struct one {
-    const struct item *item;
-    struct choice_question *question;
-    double *scores;
-};
-
 static enum status one_begin(void *context, int64_t i, struct choice_question *question) {
-    const struct item *item = ((const struct one *)context)->item;
-    assert_int_equal(i, 0);
-    *question = (struct choice_question){.choices = item->choices, .n_choices = item->n_choices, .gold = item->gold};
+    (void)i;
+    *question = *(const struct choice_question *)context;
+    question->scores = NULL;
     return STATUS_OK;
 }
 
 static enum status one_answered(void *context, int64_t i, const struct choice_question *question) {
-    struct one *one = context;
-    assert_int_equal(i, 0);
-    memcpy(one->scores, question->scores, (size_t)question->n_choices * sizeof *one->scores);
-    *one->question = *question;
-    one->question->scores = one->scores;
+    struct choice_question *kept = context;
+    (void)i;
+    kept->best = question->best;
+    kept->best_norm = question->best_norm;
+    memcpy(kept->scores, question->scores, (size_t)question->n_choices * sizeof *kept->scores);
     return STATUS_OK;
 }
 
-// scores [n_choices] of one item.
 static void ask_one(struct setting *s, int64_t i, double *scores, struct choice_question *question) {
-    struct one one = {&s->items->items[i], question, scores};
-    const struct choice_asker asker = {.begin = one_begin, .answered = one_answered, .context = &one};
+    const struct item *item = &s->items->items[i];
+    const struct choice_asker asker = {.begin = one_begin, .answered = one_answered, .context = question};
+    *question = (struct choice_question){
+        .choices = item->choices, .n_choices = item->n_choices, .gold = item->gold, .scores = scores};
     check_ok(choice_ask(s->scorer, &asker, 1));
 }
 
@@ -435,6 +430,35 @@ static void the_program_counts_choices(void **state) {
     setting_close(&s);
 }
 
+// More items than are asked at once: each line has its own item's scores.
+static void every_item_of_many_has_its_own_scores(void **state) {
+    (void)state;
+    enum { TIMES = 40 };
+    static const char *const keys[] = {"score_0", "score_1", "score_2", "score_3"};
+    struct setting s;
+    double scores[N_QUESTIONS][4];
+    setting_open(&s);
+    char *text = questions_text(NULL, NULL);
+    check_ok(read_items(&s, text, strlen(text), ITEMS_CHOICE));
+    for (int i = 0; i < N_QUESTIONS; i++) ask_one(&s, i, scores[i], &(struct choice_question){0});
+    FILE *file = fopen(s.file, "w"); // which read_items has made
+    for (int k = 0; k < TIMES; k++) fputs(text, file);
+    fclose(file);
+    json_decref(run_eval(&s, "multiple-choice"));
+    char *lines = files_bytes(files_path(s.folder, "multiple-choice/metrics.jsonl"), NULL), *at = lines;
+    for (int k = 0; k < TIMES * N_QUESTIONS; k++, at = strchr(at, '\n') + 1) {
+        json_t *line = json_loads(at, JSON_DISABLE_EOF_CHECK, NULL);
+        assert_true(number(line, "item") == k);
+        for (int c = 0; c < n_choices(&questions[k % N_QUESTIONS]); c++)
+            check_near(number(line, keys[c]), scores[k % N_QUESTIONS][c], 2e-5, 2e-5);
+        json_decref(line);
+    }
+    assert_int_equal(*at, 0);
+    free(lines);
+    free(text);
+    setting_close(&s);
+}
+
 static void the_program_counts_answers(void **state) {
     (void)state;
     struct setting s;
@@ -566,6 +590,7 @@ int main(void) {
         cmocka_unit_test(generation_ends_at_the_last_position),
         cmocka_unit_test(accuracy_is_counted_in_all_and_per_kind),
         cmocka_unit_test(the_program_counts_choices),
+        cmocka_unit_test(every_item_of_many_has_its_own_scores),
         cmocka_unit_test(the_program_counts_answers),
         cmocka_unit_test(broken_items_are_refused_with_their_line),
         cmocka_unit_test(items_longer_than_the_positions_are_refused),
